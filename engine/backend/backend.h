@@ -1,0 +1,100 @@
+// Backend: the few coarse operations a forward pass is made of. `cpu/` and `cuda/` implement it and nothing else.
+// Engine thread only. Operations may be asynchronous: results are the host's after download().
+//
+// Numerics (engine/DESIGN.md, "Rounding points"):
+//  - act_dtype() is BF16, or F32 when the backend was made for F32 arithmetic (a reference mode, CPU only). It is the dtype of every
+//    matmul input (norm, attention and silu_mul outputs) and of the KV cache. Everything else is FP32.
+//  - BF16 mode: dense F16/F32 weights are rounded once to BF16 at upload (what transformers does when it loads in bfloat16);
+//    quantised weights are used as matrix.h defines them, each within one BF16 rounding. F32 mode: weights exactly as stored.
+//  - Every output element is reduced in an order that depends only on the weight's shape (decision 5): never on how many rows share
+//    the call, on the number of threads, or on how a prompt was cut into steps.
+// Shapes are checked once at op entry (backend_checks.h) and name what is wrong: "linear: K of x is 4096, K of w is 14336".
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "engine/backend/matrix.h"
+#include "engine/backend/tensor.h"
+
+namespace tramontane {
+
+// Tokens of one KV page. 16: one head-page of 128 BF16 is 4 KB, and little is lost in a sequence's last page.
+inline constexpr int kBlockTokens = 16;
+
+// The heads of one attention layer, the same for all layers of a model.
+struct AttentionShape {
+  int32_t n_heads = 0;
+  int32_t n_kv_heads = 0;   // divides n_heads; query head h reads kv head h / (n_heads / n_kv_heads)
+  int32_t head_dim = 0;     // even
+  int32_t sliding_window = 0;  // 0: none; w: position p sees positions max(0, p - w + 1) .. p
+
+  int64_t q_cols() const { return int64_t{n_heads} * head_dim; }
+  int64_t kv_cols() const { return int64_t{n_kv_heads} * head_dim; }
+  int64_t qkv_cols() const { return q_cols() + 2 * kv_cols(); }
+};
+
+// The KV pages of one layer: n_blocks pages of [k|v][n_kv_heads][kBlockTokens][head_dim] elements of act_dtype.
+// The order inside a head-page is the backend's own: only rope_store_kv writes it and only attention reads it.
+struct KvLayer {
+  std::byte* data = nullptr;
+  int32_t n_blocks = 0;
+};
+
+// One step's rows, in persistent memory that the backend can read (decision 4: nothing here is a kernel scalar).
+// Rows of one sequence are consecutive. Example: 3 sequences of 2, 3 and 4 rows: q_starts is [0, 2, 5, 9].
+struct BatchView {
+  TensorView tokens;       // i32 [n_tokens]
+  TensorView positions;    // i32 [n_tokens]; row r of sequence s has position kv_lens[s] - (q_starts[s+1] - r)
+  TensorView slots;        // i32 [n_tokens]: block * kBlockTokens + offset, where the row's k and v are stored
+  TensorView q_starts;     // i32 [n_seqs + 1]
+  TensorView kv_lens;      // i32 [n_seqs]: keys a sequence has after this step
+  TensorView block_table;  // i32 [n_seqs, max blocks of a sequence]
+  TensorView logit_rows;   // i32 [n_logits]: ascending rows whose logits are wanted
+  int32_t n_tokens = 0, n_seqs = 0, n_logits = 0;
+  int32_t max_q = 0, max_kv = 0;  // the largest q count and kv_len of any sequence
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  // "cpu (avx512bf16, 2 threads)": for logs, /v1/models and system_fingerprint.
+  virtual std::string description() const = 0;
+  virtual DType act_dtype() const = 0;
+
+  // Zero-filled, 64-byte aligned. Throws std::runtime_error naming `label` and the size when there is not enough memory.
+  virtual Buffer allocate(size_t bytes, std::string_view label) = 0;
+  // Takes a canonical matrix, may reorder it into its own tiles; the source may be freed afterwards.
+  virtual Matrix upload_matrix(const HostMatrix& matrix, std::string_view label) = 0;
+  // Copies host bytes to device memory (norm weights, tables, the step's batch).
+  virtual void upload(std::byte* device, std::span<const std::byte> host) = 0;
+  // Waits for every operation queued so far, then copies device bytes to the host.
+  virtual void download(const std::byte* device, std::span<std::byte> host) = 0;
+
+  // Bracket one forward pass; a CUDA graph is captured or replayed between them.
+  virtual void begin_step(const BatchView& batch) = 0;
+  virtual void end_step() = 0;
+
+  // x[T,D] (f32) = table[tokens[t], :]. Token ids are already checked to be in range.
+  virtual void embed(TensorView tokens, const Matrix& table, TensorView x) = 0;
+  // y[T,N] (f32, rows may be strided) = x[T,K] (act_dtype) · w[N,K]^T
+  virtual void linear(TensorView x, const Matrix& w, TensorView y) = 0;
+  // x[T,D] (f32) += delta[T,D] (f32; may be empty: nothing is added); y[T,D] (act_dtype) = x / sqrt(mean(x²) + eps) · w[D] (f32)
+  virtual void add_rmsnorm(TensorView x, TensorView delta, TensorView w, float eps, TensorView y) = 0;
+  // Rotates q and k of qkv [T, qkv_cols] (f32) in place by position and stores k and v (act_dtype) to each row's slot.
+  // rope [max_position, head_dim] f32 holds (cos, sin) pairs: pair j is elements 2j, 2j+1 of a head, rotated as
+  //   (a, b) -> (a·cos - b·sin, a·sin + b·cos).  The loader has permuted q and k rows to this interleaved pairing.
+  virtual void rope_store_kv(TensorView qkv, const BatchView& batch, const AttentionShape& shape, TensorView rope, KvLayer kv) = 0;
+  // out[T, q_cols] (act_dtype) = softmax(q·k^T / sqrt(head_dim), causal)·v over the paged cache.
+  virtual void attention(TensorView qkv, const BatchView& batch, const AttentionShape& shape, KvLayer kv, TensorView out) = 0;
+  // y[T,F] (act_dtype) = silu(gate)·up, gate_up [T, 2F] f32: gate in columns 0..F, up in F..2F
+  virtual void silu_mul(TensorView gate_up, TensorView y) = 0;
+  // y[i,:] = x[rows[i],:], both f32
+  virtual void gather_rows(TensorView x, TensorView rows, TensorView y) = 0;
+};
+
+}  // namespace tramontane
