@@ -1,7 +1,6 @@
 // What the HTTP layer and the engine say to each other: a request as token ids, events back. No text here (decision 1).
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -31,7 +30,7 @@ struct SamplingParams {
   float top_p = 1.0f;             // (0, 1]
   int32_t top_k = 0;              // 0: off
   float min_p = 0.0f;             // [0, 1]
-  float repetition_penalty = 1.0f;  // > 0; over prompt and output, as in CTRL (Keskar et al. 2019)
+  float repetition_penalty = 1.0f;  // [0.01, 100]; over prompt and output, as in CTRL (Keskar et al. 2019)
   float presence_penalty = 0.0f, frequency_penalty = 0.0f;  // [-2, 2]; over output only, OpenAI's definition
   std::vector<std::pair<int32_t, float>> logit_bias;        // added to the logit; [-100, 100]
   uint64_t seed = 0;              // the caller draws one when the client sent none
@@ -65,25 +64,32 @@ struct TokenEvent {
   enum class Kind : uint8_t { prompt_logprob, token, finished };
   Kind kind = Kind::token;
   FinishReason finish = FinishReason::none;
-  int16_t n_top = 0;              // entries of `top` that count
+  int16_t n_top = 0;              // entries of `top`
   int32_t index = 0;
-  int32_t token = -1;             // sampled; prompt_logprob: the prompt's own token. The end-of-sequence id that stopped a sequence is not sent.
-  float logprob = 0.0f;
-  std::array<TokenLogprob, 20> top;  // likeliest first
+  int32_t token = -1;             // sampled; prompt_logprob: the prompt's own token. The end-of-sequence or stop id that ended a sequence is not sent.
+  float logprob = 0.0f;           // only when asked for
+  const TokenLogprob* top = nullptr;  // [n_top], likeliest first; lives as long as the Generation
 };
 
-// Per-request figures, filled by the engine before the first finishing event; times are since submit, in seconds.
+// Per-request figures in seconds, complete before the last finishing event is sent.
 struct RequestTimings {
-  double queue_s = 0, prefill_s = 0, decode_s = 0;
-  int32_t cached_tokens = 0;      // prompt tokens taken from the prefix cache (of sequence 0)
+  double queue_s = 0;             // submit to the first step that has a row of it
+  double prefill_s = 0;           // from there to the first token
+  double decode_s = 0;            // from there to the last finishing event
+  int32_t cached_tokens = 0;      // prompt tokens taken from the prefix cache (by the sequence that computed the prompt)
 };
 
 // The only object that the HTTP thread and the engine thread share for a request.
 struct Generation {
-  Channel<TokenEvent> events;             // engine pushes, one HTTP thread pops
+  explicit Generation(int32_t n) : sequence_cancelled(static_cast<size_t>(n)) {}
+
+  // Engine pushes, one HTTP thread pops. Room for every event is reserved by submit. Prompt logprobs come once, with index 0 and in
+  // order, before any token.
+  Channel<TokenEvent> events;
   std::atomic<bool> cancelled = false;    // set by the HTTP thread: client gone, stop string found; leaves before the next step
   std::vector<std::atomic<bool>> sequence_cancelled;  // one of n only (its stop string was found)
   RequestTimings timings;                 // read after the last finishing event
+  std::vector<TokenLogprob> top_storage;  // what TokenEvent::top points into: engine's own, reserved by submit
 };
 
 }  // namespace tramontane
