@@ -1,1 +1,78 @@
-// placeholder
+#include "cpu/cpu_features.h"
+
+#include <cpuid.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <fstream>
+#include <thread>
+
+namespace tramontane {
+namespace {
+
+struct Cpuid {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+
+Cpuid cpuid(unsigned leaf, unsigned subleaf = 0) {
+  Cpuid r;
+  __get_cpuid_count(leaf, subleaf, &r.eax, &r.ebx, &r.ecx, &r.edx);
+  return r;
+}
+
+bool has_bit(unsigned word, int bit) {
+  return (word >> bit & 1u) != 0;
+}
+
+// Extended control register 0: which register files the operating system saves. Only valid where CPUID says
+// OSXSAVE.
+uint64_t saved_registers() {
+  uint32_t low, high;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return uint64_t{high} << 32 | low;
+}
+
+CpuFeatures detect() {
+  CpuFeatures found;
+  const Cpuid vendor = cpuid(0);
+  found.intel = vendor.ebx == signature_INTEL_ebx && vendor.edx == signature_INTEL_edx &&
+                vendor.ecx == signature_INTEL_ecx;
+  const Cpuid basic = cpuid(1);
+  if (!has_bit(basic.ecx, 27)) return found;  // OSXSAVE
+  const uint64_t saved = saved_registers();
+  const bool ymm = (saved & 0x6) == 0x6, zmm = (saved & 0xe6) == 0xe6;
+  const Cpuid extended = cpuid(7, 0);
+  const bool fma = has_bit(basic.ecx, 12), f16c = has_bit(basic.ecx, 29);
+  found.avx2 = ymm && fma && f16c && has_bit(extended.ebx, 5);
+  const bool f = has_bit(extended.ebx, 16), dq = has_bit(extended.ebx, 17);
+  const bool bw = has_bit(extended.ebx, 30), vl = has_bit(extended.ebx, 31);
+  found.avx512 = found.avx2 && zmm && f && dq && bw && vl;
+  found.avx512bf16 = found.avx512 && has_bit(cpuid(7, 1).eax, 5);
+  return found;
+}
+
+int cores_in_affinity_mask() {
+  cpu_set_t mask;
+  if (sched_getaffinity(0, sizeof mask, &mask) == 0) return std::max(1, CPU_COUNT(&mask));
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));  // more than 1,024 processors
+}
+
+}  // namespace
+
+const CpuFeatures& cpu_features() {
+  static const CpuFeatures features = detect();
+  return features;
+}
+
+int available_cores() {
+  const int cores = cores_in_affinity_mask();
+  std::ifstream file("/sys/fs/cgroup/cpu.max");  // "150000 100000": microseconds of CPU time a period; "max
+                                                 // 100000": no quota
+  double quota = 0, period = 0;
+  if (!(file >> quota >> period) || quota <= 0 || period <= 0) return cores;
+  return std::clamp(static_cast<int>(std::ceil(quota / period)), 1, cores);
+}
+
+}  // namespace tramontane

@@ -1,0 +1,75 @@
+// What the differential op suite shares: every backend to test, device tensors filled from the host, and
+// comparison with a bound. The suite speaks to Backend alone, so a new backend joins by one line in
+// backend_cases().
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "engine/backend/backend.h"
+
+namespace tramontane::ops {
+
+struct BackendCase {
+  std::string name;
+  std::function<std::unique_ptr<Backend>(int threads)> make;
+};
+// Every kernel set that this processor can run, and F32 arithmetic.
+std::vector<BackendCase> backend_cases();
+// What a failing test prints of its parameter.
+inline void PrintTo(const BackendCase& backend, std::ostream* out) { *out << backend.name; }
+std::string case_name(const testing::TestParamInfo<BackendCase>& info);
+
+// Runs each test of `fixture` on every backend.
+#define TRAMONTANE_OPS_SUITE(fixture)                                                           \
+  INSTANTIATE_TEST_SUITE_P(All, fixture, testing::ValuesIn(::tramontane::ops::backend_cases()), \
+                           ::tramontane::ops::case_name)
+
+class OpsTest : public testing::TestWithParam<BackendCase> {
+ protected:
+  std::unique_ptr<Backend> make_backend(int threads = 2) const { return GetParam().make(threads); }
+};
+
+using Values = std::vector<float>;
+
+// Rounding error of one FP32 operation, and of storing a value as `dtype`, relative.
+inline constexpr double kF32Epsilon = 0x1p-24;
+double storage_epsilon(DType dtype);
+
+// Uniform in [low, high), the same on every machine.
+Values random_values(size_t count, uint32_t seed, float low = -1.0f, float high = 1.0f);
+
+// A buffer with `rows` x `cols` elements, rows `stride` apart.
+class DeviceTensor {
+ public:
+  DeviceTensor(Backend& backend, DType dtype, int64_t rows, int64_t cols, int64_t stride = 0);
+  // Values are rounded to dtype. Row-major [rows, cols].
+  DeviceTensor(Backend& backend, DType dtype, int64_t rows, int64_t cols, const Values& values,
+               int64_t stride = 0);
+  DeviceTensor(Backend& backend, const std::vector<int32_t>& values);  // i32, one row
+
+  TensorView view() const { return view_; }
+  Values download() const;  // row-major [rows, cols]
+
+ private:
+  Backend& backend_;
+  Buffer buffer_;
+  TensorView view_;
+};
+
+// What storing `value` as dtype keeps of it.
+float stored_as(float value, DType dtype);
+
+// Fails with the worst element (by error / bound) unless |got[i] - want[i]| <= bound[i] everywhere.
+void expect_within(const Values& got, const std::vector<double>& want, const std::vector<double>& bound,
+                   const std::string& what);
+
+// Fails with the first element that differs in its bits.
+void expect_same_bits(const Values& got, const Values& want, const std::string& what);
+
+}  // namespace tramontane::ops
