@@ -1,1 +1,104 @@
-// placeholder
+#include "server/cli/load_model.h"
+
+#include <fmt/format.h>
+
+#include <ctime>
+#include <filesystem>
+#include <stdexcept>
+
+#include "cpu/cpu_backend.h"
+#include "server/cli/load_display.h"
+#include "server/cli/load_tokenizer.h"
+#include "tokenizer/chat_template.h"
+
+namespace tramontane {
+namespace {
+
+std::string name_of_path(const std::string& model) {
+  // "models/mistral/" has an empty last component; a file goes without its suffix: dots belong to names
+  // ("…-v0.3").
+  std::filesystem::path path = std::filesystem::weakly_canonical(model);
+  return path.extension() == ".gguf" ? path.stem().string() : path.filename().string();
+}
+
+// FNV-1a: a fingerprint that names model, format and backend must be stable from run to run, which std::hash
+// does not promise.
+std::string fingerprint(const std::string& text) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const unsigned char c : text) hash = (hash ^ c) * 0x100000001b3u;
+  return fmt::format("fp_{:012x}", hash >> 16);
+}
+
+std::shared_ptr<const ChatTemplate> make_chat_template(const std::shared_ptr<const Tokenizer>& tokenizer,
+                                                       const std::string& name) {
+  const auto format = name.empty() ? guess_chat_format(*tokenizer) : parse_chat_format(name);
+  if (!name.empty() && !format) throw std::runtime_error("--chat-template: unknown format '" + name + "'");
+  return format ? std::make_shared<const ChatTemplate>(tokenizer, *format) : nullptr;
+}
+
+void check_vocabulary(const Tokenizer& tokenizer, const ModelConfig& config) {
+  if (tokenizer.vocab_size() <= config.vocab_size) return;
+  throw std::runtime_error(
+      fmt::format("the tokenizer has {} pieces, the model {} embeddings: they do not belong together",
+                  tokenizer.vocab_size(), config.vocab_size));
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_backend(const ModelOptions& options) {
+  check_consistent(options);  // refuses cuda by name
+  return make_cpu_backend(
+      {.threads = options.threads, .kernels = options.cpu_kernels, .f32 = options.arithmetic == "f32"});
+}
+
+EngineOptions engine_options(const ModelOptions& options, int32_t max_queue, int64_t max_queue_tokens) {
+  EngineOptions engine;
+  engine.max_model_len = options.max_model_len;
+  engine.max_sequences = options.max_sequences;
+  engine.step_tokens = options.step_tokens;
+  engine.kv_cache_bytes = options.kv_cache_bytes;
+  engine.max_queue = max_queue;
+  engine.max_queue_tokens = max_queue_tokens;
+  engine.prefix_cache = options.prefix_cache;
+  return engine;
+}
+
+LoadedModel load_model(const ModelOptions& options, const EngineOptions& engine, const std::string& id,
+                       const LoadProgress& progress) {
+  const auto report = [&](const std::string& what, double share) {
+    if (progress) progress(what, share);
+  };
+  report("opening the checkpoint", 0);
+  const std::unique_ptr<Checkpoint> checkpoint = Checkpoint::open(options.model);
+
+  LoadedModel model;
+  ServedModel& served = model.served;
+  served.id = id.empty() ? name_of_path(options.model) : id;
+  served.created = static_cast<int64_t>(std::time(nullptr));
+  served.config = checkpoint->config();
+  served.defaults = checkpoint->generation_defaults();
+  report("reading the tokenizer", 0);
+  served.tokenizer = load_tokenizer(checkpoint->tokenizer(), options.tokenizer);
+  check_vocabulary(*served.tokenizer, served.config);
+  served.chat_template = make_chat_template(served.tokenizer, options.chat_template);
+
+  model.backend = make_backend(options);
+  fmt::print(stderr, "{}: {}, {}, chat encoding {}\nbackend: {}\n", served.id, checkpoint->format(),
+             format_bytes(checkpoint->weight_bytes()),
+             served.chat_template ? name_of(served.chat_template->format())
+                                  : "none (chat requests are refused; see --chat-template)",
+             model.backend->description());
+  LoadDisplay display;
+  model.engine =
+      std::make_unique<Engine>(*model.backend, *checkpoint, engine, [&](uint64_t done, uint64_t total) {
+        display.update(done, total);
+        report("loading weights", total == 0 ? 1 : static_cast<double>(done) / static_cast<double>(total));
+      });
+  display.finish(checkpoint->weight_bytes());
+  served.engine = model.engine.get();
+  served.system_fingerprint =
+      fingerprint(served.id + "\n" + checkpoint->format() + "\n" + model.backend->description());
+  return model;
+}
+
+}  // namespace tramontane

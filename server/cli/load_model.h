@@ -15,7 +15,8 @@
 
 namespace tramontane {
 
-// The backend that --backend, --cpu-kernels, --threads and --arithmetic ask for. Throws std::runtime_error for one that is not here.
+// The backend that --backend, --cpu-kernels, --threads and --arithmetic ask for. Throws std::runtime_error
+// for one that is not here.
 std::unique_ptr<Backend> make_backend(const ModelOptions& options);
 
 // Bounds of the waiting queue; the other engine options come from ModelOptions.
@@ -31,10 +32,12 @@ struct LoadedModel {
 // What is being done and how far it is, 0..1. May throw to give up.
 using LoadProgress = std::function<void(const std::string& what, double share)>;
 
-// Opens the checkpoint, its tokenizer and chat template, uploads the weights and starts the engine; the checkpoint's mapping is dropped
-// at the end. Shows progress on standard error: one line that moves on a terminal, plain lines elsewhere.
-// `id`: the name clients use; empty: the directory's or file's name. A vocabulary whose chat encoding cannot be told apart gives a
-// model without chat template. Throws std::runtime_error with one line for everything that does not fit together.
-LoadedModel load_model(const ModelOptions& options, const EngineOptions& engine, const std::string& id = {}, const LoadProgress& progress = {});
+// Opens the checkpoint, its tokenizer and chat template, uploads the weights and starts the engine; the
+// checkpoint's mapping is dropped at the end. Shows progress on standard error: one line that moves on a
+// terminal, plain lines elsewhere. `id`: the name clients use; empty: the directory's or file's name. A
+// vocabulary whose chat encoding cannot be told apart gives a model without chat template. Throws
+// std::runtime_error with one line for everything that does not fit together.
+LoadedModel load_model(const ModelOptions& options, const EngineOptions& engine, const std::string& id = {},
+                       const LoadProgress& progress = {});
 
 }  // namespace tramontane

@@ -1,1 +1,114 @@
-// placeholder
+#include "server/cli/serve.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <cstdio>
+#include <exception>
+#include <thread>
+
+#include "server/cli/load_model.h"
+#include "server/cli/signals.h"
+#include "server/http_server.h"
+
+namespace tramontane {
+namespace {
+
+// A signal arrived while the model was loading.
+struct Interrupted {};
+
+bool is_loopback(const std::string& host) {
+  return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
+
+std::string url_of(const std::string& host, int port) {
+  // The wildcard addresses are no address to connect to.
+  std::string name = host == "0.0.0.0" || host == "::" ? "127.0.0.1" : host;
+  if (name.find(':') != std::string::npos) name = "[" + name + "]";
+  return fmt::format("http://{}:{}", name, port);
+}
+
+void announce(const ServerConfig& config, int port, const ServedModel& model) {
+  const std::string url = url_of(config.host, port);
+  const std::string key =
+      config.api_keys.empty() && config.api_key_file.empty() ? "" : "-H 'Authorization: Bearer YOUR_KEY' ";
+  fmt::print("listening on {}\n", url);
+  fmt::print(
+      "try: curl -N {}/v1/{} {}-H 'Content-Type: application/json' -d '{{{}, \"stream\": true, "
+      "\"max_tokens\": 100}}'\n",
+      url, model.chat_template ? "chat/completions" : "completions", key,
+      model.chat_template ? R"("messages": [{"role": "user", "content": "What is the capital of France?"}])"
+                          : R"("prompt": "The capital of France is")");
+  std::fflush(stdout);  // a pipe would keep it
+}
+
+// The thread that serves: its end, planned or not, wakes whoever waits for signals.
+class ServingThread {
+ public:
+  explicit ServingThread(HttpServer& server)
+      : server_(server), thread_([this] {
+          try {
+            server_.run();
+          } catch (...) {
+            error_ = std::current_exception();
+          }
+          Signals::notify();
+        }) {}
+  ~ServingThread() {
+    if (!thread_.joinable()) return;
+    server_.stop();
+    thread_.join();
+  }
+  void join() {
+    thread_.join();
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  HttpServer& server_;
+  std::exception_ptr error_;
+  std::thread thread_;
+};
+
+void wait_and_drain(const Signals& signals, HttpServer& server, double drain_timeout) {
+  if (signals.wait() == SIGUSR1) return;  // the serving thread ended by itself
+  spdlog::info("draining: streams in flight have {} s; a second signal stops at once", drain_timeout);
+  std::thread drainer([&server] { server.drain(); });
+  if (signals.wait() != SIGUSR1) {
+    spdlog::info("stopping at once");
+    server.stop();
+  }
+  drainer.join();
+}
+
+}  // namespace
+
+int run_serve(const ServerConfig& config) {
+  check_consistent(config);
+  const Signals signals;
+  HttpServer server(config);
+  ServingThread serving(server);
+  if (!is_loopback(config.host) && config.api_keys.empty() && config.api_key_file.empty()) {
+    spdlog::warn(
+        "--host {} is reachable from other machines and no --api-key is set: anyone can use this server",
+        config.host);
+  }
+  // The model outlives run(): the serving thread is joined before it goes, below on every way out.
+  LoadedModel model;
+  try {
+    model = load_model(config.model, engine_options(config.model, config.max_queue, config.max_queue_tokens),
+                       config.served_model_name, [&](const std::string& what, double share) {
+                         if (signals.poll()) throw Interrupted{};
+                         server.set_loading(what, share);
+                       });
+  } catch (const Interrupted&) {
+    return 0;
+  }
+  server.ready(model.served);
+  announce(config, server.port(), model.served);
+  wait_and_drain(signals, server, config.drain_timeout);
+  serving.join();
+  return 0;
+}
+
+}  // namespace tramontane

@@ -1,0 +1,78 @@
+#include "server/cli/commands.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <memory>
+
+#include "config/server_config.h"
+#include "server/cli/generate.h"
+#include "server/cli/inspect.h"
+#include "server/cli/serve.h"
+
+namespace tramontane {
+namespace {
+
+Command add_serve(CLI::App& app) {
+  CLI::App* command = add_command(app, "serve", "Serve a model over HTTP");
+  const auto config = std::make_shared<ServerConfig>();
+  add_server_options(*command, *config);
+  return {command, [config] { return run_serve(*config); }};
+}
+
+Command add_generate(CLI::App& app) {
+  CLI::App* command = add_command(app, "generate", "Answer one prompt on the terminal");
+  const auto o = std::make_shared<GenerateOptions>();
+  add_model_options(*command, o->model);
+  command->add_option("--prompt", o->prompt, "What to answer; - reads it from standard input")->required();
+  command->add_option("--system", o->system, "A system message before the prompt");
+  command->add_flag("--raw", o->raw, "Continue the prompt as it is, without the chat template");
+  command
+      ->add_option("--max-tokens", o->max_tokens, "Most tokens of the answer; 0: what is left of the context")
+      ->check(CLI::Range(0, INT32_MAX))
+      ->capture_default_str();
+  command->add_option("--temperature", o->temperature,
+                      "0 takes the likeliest token; without it the checkpoint's, else 1");
+  command->add_option("--top-p", o->top_p, "Sample from the likeliest tokens of this total probability");
+  command->add_option("--top-k", o->top_k, "Sample from so many likeliest tokens; 0: from all");
+  command->add_option("--min-p", o->min_p, "Leave out tokens less likely than this share of the likeliest");
+  command->add_option("--repetition-penalty", o->repetition_penalty, "Above 1 makes seen tokens less likely");
+  command->add_option("--seed", o->seed,
+                      "The same seed gives the same answer; without one a fresh seed, printed at the end");
+  command->add_option("--stop", o->stop, "Text that ends the answer; repeatable");
+  command->add_flag("--ignore-eos", o->ignore_eos,
+                    "Go on after the model's end of sequence, up to --max-tokens");
+  return {command, [o] { return run_generate(*o); }};
+}
+
+Command add_inspect(CLI::App& app) {
+  CLI::App* command = add_command(app, "inspect", "Show what a checkpoint holds, or write one tensor as F32");
+  const auto o = std::make_shared<InspectOptions>();
+  command->add_option("--model", o->model, "Checkpoint: a directory or a .gguf file")->required();
+  command->add_option("--dequantize", o->dequantize, "Name of the tensor to write, as in the file");
+  command->add_option("--out", o->out, "Where it goes: a safetensors file");
+  command->add_flag("--json", o->json, "The table as one JSON object");
+  return {command, [o] { return run_inspect(*o); }};
+}
+
+// For the README: what `serve` takes.
+Command add_options(CLI::App& app) {
+  CLI::App* command =
+      app.add_subcommand("options", "Print the options of serve as the README's table")->group("");
+  return {command, [&app] {
+            std::fputs(options_markdown(*app.get_subcommand("serve")).c_str(), stdout);
+            return 0;
+          }};
+}
+
+}  // namespace
+
+std::vector<Command> add_commands(CLI::App& app) {
+  app.set_version_flag("--version", "tramontane " TRAMONTANE_VERSION);
+  app.require_subcommand(1);
+  std::vector<Command> commands = {add_serve(app), add_generate(app), add_inspect(app)};
+  for (const Command& command : commands) name_environment_variables(*command.app);
+  commands.push_back(add_options(app));
+  return commands;
+}
+
+}  // namespace tramontane
