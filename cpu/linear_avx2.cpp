@@ -1,0 +1,127 @@
+// AVX2 + FMA + F16C: the 16 channels of a panel are two vectors of 8, a k pair is two FMAs of each.
+#include <immintrin.h>
+
+#include "cpu/linear_tile.h"
+
+namespace tramontane {
+namespace {
+
+struct Isa {
+  static constexpr int kTilePanels = 1,
+                       kTileRows = 4;  // 8 accumulators, 4 weight vectors, 2 of the row: 16 registers
+
+  struct Vec {
+    __m256 low, high;  // channels 0..7 and 8..15
+  };
+  struct Pair {
+    Vec even, odd;  // weights k and k+1 of 16 channels; or x[k] and x[k+1] in every lane
+  };
+  struct Table {
+    __m256i low_bytes, high_bytes;  // of the 16 BF16 values, twice
+  };
+  using Zero = __m256;
+
+  static Vec broadcast(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+  static Vec add(Vec a, Vec b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
+  static Vec fma(const Vec& a, const Vec& b, const Vec& c) {
+    return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+  }
+  static float sum_lanes(const Vec& a) {
+    const __m256 eight = _mm256_add_ps(a.low, a.high);
+    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+  }
+
+  static __m256i first(int lanes) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static Vec load(const float* from, int lanes) {
+    return {_mm256_maskload_ps(from, first(lanes)), _mm256_maskload_ps(from + 8, first(lanes - 8))};
+  }
+  static void store(float* to, int lanes, const Vec& a) {
+    _mm256_maskstore_ps(to, first(lanes), a.low);
+    _mm256_maskstore_ps(to + 8, first(lanes - 8), a.high);
+  }
+  static __m256i load_codes(const void* from) { return _mm256_load_si256(static_cast<const __m256i*>(from)); }
+  static __m128i load_half(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+  static __m256 widen_half(const uint16_t* from) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_half(from)), 16));
+  }
+
+  static Vec load_bf16(const uint16_t* from) { return {widen_half(from), widen_half(from + 8)}; }
+  static Vec load_scales(const unsigned char* from, ScaleType type) {
+    if (type == ScaleType::f32) {
+      const auto* floats = reinterpret_cast<const float*>(from);
+      return {_mm256_load_ps(floats), _mm256_load_ps(floats + 8)};
+    }
+    if (type == ScaleType::f16)
+      return {_mm256_cvtph_ps(load_half(from)), _mm256_cvtph_ps(load_half(from + 16))};
+    return load_bf16(reinterpret_cast<const uint16_t*>(from));
+  }
+
+  static Vec multiply_add(const Pair& a, const Pair& b, const Vec& c) {
+    return fma(a.odd, b.odd, fma(a.even, b.even, c));
+  }
+  static Pair widen(__m256i low, __m256i high) {
+    const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+    return {
+        {_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))},
+        {_mm256_castsi256_ps(_mm256_and_si256(low, upper)),
+         _mm256_castsi256_ps(_mm256_and_si256(high, upper))}};
+  }
+  static Pair bf16_pair(const unsigned char* from) { return widen(load_codes(from), load_codes(from + 32)); }
+  static Pair broadcast_pair(const uint16_t* from) {
+    int bits;
+    __builtin_memcpy(&bits, from, 4);
+    return widen(_mm256_set1_epi32(bits), _mm256_set1_epi32(bits));
+  }
+
+  static Table load_table(const PackedWeights& w) {
+    alignas(32) unsigned char low[32], high[32];
+    for (int i = 0; i < 32; ++i) {
+      low[i] = static_cast<unsigned char>(w.table_bf16[i] & 0xff);
+      high[i] = static_cast<unsigned char>(w.table_bf16[i] >> 8);
+    }
+    return {load_codes(low), load_codes(high)};
+  }
+  // vpshufb looks up the two bytes of a BF16 apart. The nibbles of pairs J and J+2 lie in the even and odd
+  // bytes of the same mask, so that the compiler shares the lookups of the two.
+  template <int J>
+  static __m256i lookup_pair(const unsigned char* codes, const Table& table) {
+    const __m256i nibbles =
+        _mm256_and_si256(_mm256_srli_epi32(load_codes(codes), 4 * (J % 2)), _mm256_set1_epi8(15));
+    const __m256i low = _mm256_shuffle_epi8(table.low_bytes, nibbles);
+    const __m256i high = _mm256_shuffle_epi8(table.high_bytes, nibbles);
+    const __m256i lower = _mm256_set1_epi16(0xff);
+    if (J < 2) return _mm256_or_si256(_mm256_and_si256(lower, low), _mm256_slli_epi16(high, 8));
+    return _mm256_or_si256(_mm256_srli_epi16(low, 8), _mm256_andnot_si256(lower, high));
+  }
+  template <int J>
+  static Pair nibble_pair(const unsigned char* codes, const Table& table) {
+    return widen(lookup_pair<J>(codes, table), lookup_pair<J>(codes + 32, table));
+  }
+
+  // A byte below the exponent of 2^23 is 2^23 + byte; less 2^23 + zero it is the weight.
+  static Zero load_zero(float code_zero) { return _mm256_set1_ps(0x1p23f + code_zero); }
+  template <int Shift>
+  static __m256 byte_value(const unsigned char* codes, Zero zero) {
+    const __m256i byte =
+        _mm256_and_si256(_mm256_srli_epi32(load_codes(codes), Shift), _mm256_set1_epi32(0xff));
+    const __m256i value = _mm256_or_si256(byte, _mm256_set1_epi32(0x4b000000));
+    return _mm256_sub_ps(_mm256_castsi256_ps(value), zero);
+  }
+  template <int J>
+  static Pair byte_pair(const unsigned char* codes, Zero zero) {
+    return {{byte_value<16 * J>(codes, zero), byte_value<16 * J>(codes + 32, zero)},
+            {byte_value<16 * J + 8>(codes, zero), byte_value<16 * J + 8>(codes + 32, zero)}};
+  }
+};
+
+#include "cpu/linear_tiles.inc"
+
+}  // namespace
+
+const LinearKernels avx2_linear_kernels{multiply_part, sum_groups};
+
+}  // namespace tramontane

@@ -1,0 +1,81 @@
+// AVX-512 without BF16 products: weights and rows become FP32, a k pair is two FMAs.
+#include <immintrin.h>
+
+#include "cpu/linear_tile.h"
+
+namespace tramontane {
+namespace {
+
+struct Isa {
+  static constexpr int kTilePanels = 4, kTileRows = 4;  // 16 accumulators, 8 weight vectors, 2 of the row
+
+  using Vec = __m512;
+  struct Pair {
+    Vec even, odd;  // weights k and k+1 of 16 channels; or x[k] and x[k+1] in every lane
+  };
+  using Table = __m512;
+  using Zero = __m512;
+
+  static Vec broadcast(float value) { return _mm512_set1_ps(value); }
+  static Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
+  static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+  static float sum_lanes(Vec a) { return _mm512_reduce_add_ps(a); }
+  static __mmask16 first(int lanes) { return static_cast<__mmask16>((1u << lanes) - 1); }
+  static Vec load(const float* from, int lanes) { return _mm512_maskz_loadu_ps(first(lanes), from); }
+  static void store(float* to, int lanes, Vec a) { _mm512_mask_storeu_ps(to, first(lanes), a); }
+  static __m512i load_codes(const void* from) { return _mm512_load_si512(from); }
+  static __m256i load_half(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
+
+  static Vec load_bf16(const uint16_t* from) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_half(from)), 16));
+  }
+  static Vec load_scales(const unsigned char* from, ScaleType type) {
+    if (type == ScaleType::f32) return _mm512_load_ps(from);
+    if (type == ScaleType::f16) return _mm512_cvtph_ps(load_half(from));
+    return load_bf16(reinterpret_cast<const uint16_t*>(from));
+  }
+
+  static Vec multiply_add(Pair a, Pair b, Vec c) { return fma(a.odd, b.odd, fma(a.even, b.even, c)); }
+  static Pair widen(__m512i pairs) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)),
+            _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))))};
+  }
+  static Pair bf16_pair(const unsigned char* from) { return widen(load_codes(from)); }
+  static Pair broadcast_pair(const uint16_t* from) {
+    int bits;
+    __builtin_memcpy(&bits, from, 4);
+    return widen(_mm512_set1_epi32(bits));
+  }
+
+  // vpermps reads 4 index bits: the nibble alone.
+  static Table load_table(const PackedWeights& w) { return _mm512_loadu_ps(w.table_f32); }
+  template <int J>
+  static Pair nibble_pair(const unsigned char* codes, Table table) {
+    const __m512i words = load_codes(codes);
+    return {_mm512_permutexvar_ps(_mm512_srli_epi32(words, 4 * J), table),
+            _mm512_permutexvar_ps(_mm512_srli_epi32(words, 16 + 4 * J), table)};
+  }
+
+  // A byte below the exponent of 2^23 is 2^23 + byte; less 2^23 + zero it is the weight.
+  static Zero load_zero(float code_zero) { return _mm512_set1_ps(0x1p23f + code_zero); }
+  static Vec byte_value(__m512i low_byte, Zero zero) {
+    const __m512i exponent = _mm512_set1_epi32(0x4b000000);
+    const __m512i value =
+        _mm512_ternarylogic_epi32(low_byte, _mm512_set1_epi32(0xff), exponent, 0xea);  // (a & b) | c
+    return _mm512_sub_ps(_mm512_castsi512_ps(value), zero);
+  }
+  template <int J>
+  static Pair byte_pair(const unsigned char* codes, Zero zero) {
+    const __m512i words = load_codes(codes);
+    return {byte_value(_mm512_srli_epi32(words, 16 * J), zero),
+            byte_value(_mm512_srli_epi32(words, 16 * J + 8), zero)};
+  }
+};
+
+#include "cpu/linear_tiles.inc"
+
+}  // namespace
+
+const LinearKernels avx512_linear_kernels{multiply_part, sum_groups};
+
+}  // namespace tramontane

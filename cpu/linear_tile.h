@@ -1,0 +1,57 @@
+// What a vector kernel is told: a packed matrix and the part of one product that it is to compute.
+// Plain data only: this header is compiled into translation units with instruction-set flags, and any inline
+// function they share with the others could reach a processor that cannot run it.
+#pragma once
+
+#include <cstdint>
+
+namespace tramontane {
+
+// Output channels of a panel: the FP32 lanes of one 512-bit vector.
+inline constexpr int kPanelChannels = 16;
+
+enum class WeightCodes : uint8_t { bf16, nibbles, bytes };
+enum class ScaleType : uint8_t { f32, f16, bf16 };
+
+// A packed matrix: panels of 16 channels, each `panel_bytes` long and 64-byte aligned, the last one filled up
+// with zeros. A panel is its scales (`scale_bytes`: per group 16 scales, then 16 biases where there are any),
+// then its codes, 64 bytes = 16 channels x 32 bits at a time. The 32 bits of a channel:
+//   bf16:    weights k, k+1                          (k rises by 2)
+//   nibbles: codes of k, k+2, k+4, k+6 in bits 0..15 from the lowest, of k+1, k+3, k+5, k+7 in bits 16..31
+//   (by 8) bytes:   codes of k .. k+3 from the lowest byte  (by 4)
+// A weight is table[nibble] * scale + bias, or (byte - code_zero) * scale + bias.
+struct PackedWeights {
+  int64_t n, k;
+  const unsigned char* panels;
+  int64_t panel_bytes, scale_bytes;
+  WeightCodes codes;
+  ScaleType scale_type;
+  bool has_bias;
+  int group;                   // for bf16: 0
+  float code_zero;             // for bytes
+  const uint16_t* table_bf16;  // for nibbles: the 16 values in BF16, twice
+  const float* table_f32;      // and in FP32
+};
+
+// y[row, channel] for rows first_row..last_row and the channels of panels first_panel..last_panel.
+struct LinearPart {
+  PackedWeights w;
+  const uint16_t* x;  // BF16 [rows, k]
+  int64_t x_stride;   // elements
+  float* y;
+  int64_t y_stride;
+  float* x_sums;  // with biases: [rows, k / group], the sum of x over each group
+  int64_t first_panel, last_panel;
+  int64_t first_row, last_row;
+};
+
+// One instruction set. multiply_part reads x_sums where the matrix has biases; sum_groups writes them for
+// rows first_row..last_row.
+struct LinearKernels {
+  void (*multiply_part)(const LinearPart& part);
+  void (*sum_groups)(const LinearPart& part);
+};
+
+extern const LinearKernels avx2_linear_kernels, avx512_linear_kernels, avx512bf16_linear_kernels;
+
+}  // namespace tramontane

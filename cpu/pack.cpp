@@ -1,0 +1,240 @@
+#include "cpu/pack.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/aligned_buffer.h"
+#include "engine/backend/check.h"
+
+namespace tramontane {
+namespace {
+
+// The start of every packed buffer.
+struct PackedHeader {
+  uint16_t table_bf16[32];
+  float table_f32[16];
+};
+static_assert(sizeof(PackedHeader) == 128);
+
+int64_t round_up(int64_t value, int64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+
+int64_t panel_count(int64_t n) {
+  return (n + kPanelChannels - 1) / kPanelChannels;
+}
+
+// Bytes of 16 scales, and of 16 biases where there are any.
+int64_t group_scale_bytes(const Matrix& matrix) {
+  return kPanelChannels * static_cast<int64_t>(size_of(matrix.scale_dtype)) *
+         (matrix.quant->has_bias ? 2 : 1);
+}
+
+int64_t scale_bytes(const Matrix& matrix) {
+  return matrix.quant ? round_up(matrix.k / matrix.quant->group * group_scale_bytes(matrix), 64) : 0;
+}
+
+// Weights of one channel in a 32-bit word of codes.
+int word_weights(const Matrix& matrix) {
+  return matrix.quant ? 32 / matrix.quant->bits : 2;
+}
+
+int64_t panel_bytes(const Matrix& matrix) {
+  return scale_bytes(matrix) + matrix.k / word_weights(matrix) * 4 * kPanelChannels;
+}
+
+ScaleType scale_type_of(DType dtype) {
+  CHECK(dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16, "scales are F32, F16 or BF16");
+  if (dtype == DType::f32) return ScaleType::f32;
+  return dtype == DType::f16 ? ScaleType::f16 : ScaleType::bf16;
+}
+
+float scalar_at(const std::byte* data, DType dtype, int64_t index) {
+  if (dtype == DType::f32) {
+    float value;
+    std::memcpy(&value, data + index * 4, 4);
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, data + index * 2, 2);
+  return dtype == DType::f16 ? f16_to_float(bits) : bf16_to_float(bits);
+}
+
+// The number that makes every entry of a table an integer: 192 for FP4, whose entries are integers / 192; 1
+// for affine codes; and 1 for a table without such a number (NF4), which the BF16 kernels round.
+float table_multiplier(const std::array<float, 16>& table) {
+  float smallest = INFINITY;
+  for (float entry : table)
+    if (entry != 0) smallest = std::min(smallest, std::fabs(entry));
+  const auto is_multiple = [&](float entry) {
+    const float ratio = entry / smallest;
+    return std::fabs(ratio - std::round(ratio)) <= std::fabs(ratio) * 0x1p-22f &&
+           bf16_to_float(float_to_bf16(std::round(ratio))) == std::round(ratio);
+  };
+  return std::all_of(table.begin(), table.end(), is_multiple) ? std::round(1 / smallest) : 1.0f;
+}
+
+// Only FP32 scales can take a factor without rounding to 16 bits.
+float scale_divisor(const Matrix& matrix) {
+  const bool applies = matrix.quant && matrix.quant->bits == 4 && matrix.scale_dtype == DType::f32;
+  return applies ? table_multiplier(matrix.quant->table) : 1.0f;
+}
+
+void write_header(const Matrix& matrix, std::byte* out) {
+  PackedHeader header{};
+  const float multiplier = scale_divisor(matrix);
+  for (size_t i = 0; matrix.quant && i < 16; ++i) {
+    const float value = matrix.quant->table[i] * multiplier;
+    header.table_f32[i] = multiplier == 1.0f ? value : std::round(value);
+    header.table_bf16[i] = header.table_bf16[i + 16] = float_to_bf16(header.table_f32[i]);
+  }
+  std::memcpy(out, &header, sizeof header);
+}
+
+uint32_t word_at(const std::byte* row, int64_t index) {
+  uint32_t word;
+  std::memcpy(&word, row + index * 4, 4);
+  return word;
+}
+
+// Eight nibbles in the order of k: even ones to the lower half, odd ones to the upper.
+uint32_t split_nibbles(uint32_t word) {
+  const auto gather_even = [](uint32_t nibbles) {
+    nibbles &= 0x0f0f0f0fu;
+    nibbles = (nibbles | nibbles >> 4) & 0x00ff00ffu;
+    return (nibbles | nibbles >> 8) & 0xffffu;
+  };
+  return gather_even(word) | gather_even(word >> 4) << 16;
+}
+
+uint32_t rounded_pair(const std::byte* row, DType dtype, int64_t index) {
+  const uint32_t low = float_to_bf16(scalar_at(row, dtype, 2 * index));
+  const uint32_t high = float_to_bf16(scalar_at(row, dtype, 2 * index + 1));
+  return low | high << 16;
+}
+
+// out[index][channel] = word(row of channel, index). A block at a time, so that the cache lines written stay
+// in L1 for all channels.
+template <typename Word>
+void interleave(const std::byte* rows, int64_t row_bytes, int channels, int64_t words, std::byte* out,
+                Word word) {
+  constexpr int64_t kBlock = 64;
+  for (int64_t first = 0; first < words; first += kBlock)
+    for (int channel = 0; channel < channels; ++channel)
+      for (int64_t index = first; index < std::min(words, first + kBlock); ++index) {
+        const uint32_t value = word(rows + channel * row_bytes, index);
+        std::memcpy(out + (index * kPanelChannels + channel) * 4, &value, 4);
+      }
+}
+
+void pack_codes(const HostMatrix& matrix, int64_t first_row, int channels, int64_t words, std::byte* out) {
+  const int64_t row_bytes = static_cast<int64_t>(matrix.codes.size()) / matrix.n;
+  const std::byte* rows = matrix.codes.data() + first_row * row_bytes;
+  const DType dtype = matrix.dense_dtype;
+  if (matrix.quant && matrix.quant->bits == 4) {
+    interleave(rows, row_bytes, channels, words, out,
+               [](const std::byte* row, int64_t i) { return split_nibbles(word_at(row, i)); });
+  } else if (matrix.quant || dtype == DType::bf16) {
+    interleave(rows, row_bytes, channels, words, out, word_at);
+  } else {
+    interleave(rows, row_bytes, channels, words, out,
+               [dtype](const std::byte* row, int64_t i) { return rounded_pair(row, dtype, i); });
+  }
+}
+
+void pack_scales(const HostMatrix& matrix, int64_t first_row, int channels, float divisor, std::byte* out) {
+  const int64_t groups = matrix.k / matrix.quant->group;
+  const int64_t size = static_cast<int64_t>(size_of(matrix.scale_dtype));
+  for (int64_t g = 0; g < groups; ++g) {
+    for (const std::span<const std::byte> source : {matrix.scales, matrix.biases}) {
+      if (source.empty()) continue;
+      for (int channel = 0; channel < channels; ++channel)
+        std::memcpy(out + channel * size, source.data() + ((first_row + channel) * groups + g) * size,
+                    static_cast<size_t>(size));
+      if (divisor != 1.0f && source.data() == matrix.scales.data())
+        for (int channel = 0; channel < channels; ++channel) {
+          const float divided = scalar_at(out, DType::f32, channel) / divisor;
+          std::memcpy(out + channel * 4, &divided, 4);
+        }
+      out += kPanelChannels * size;
+    }
+  }
+}
+
+}  // namespace
+
+Matrix pack_panels(const HostMatrix& matrix, ThreadPool& pool) {
+  check_canonical(matrix);
+  if (matrix.k % 2 != 0)
+    throw std::runtime_error("weight matrix: k is " + std::to_string(matrix.k) +
+                             ", the vector kernels need an even one");
+  Matrix packed;
+  packed.n = matrix.n;
+  packed.k = matrix.k;
+  packed.quant = matrix.quant;
+  packed.scale_dtype = matrix.scale_dtype;
+
+  const int64_t panels = panel_count(matrix.n), bytes = panel_bytes(packed),
+                words = matrix.k / word_weights(packed);
+  packed.codes =
+      allocate_aligned(sizeof(PackedHeader) + static_cast<size_t>(panels * bytes), "packed weights");
+  write_header(packed, packed.codes.data());
+  const float divisor = scale_divisor(packed);
+  pool.run([&](int thread) {
+    const Share share = share_of(panels, thread, pool.size());
+    for (int64_t panel = share.first; panel < share.last; ++panel) {
+      std::byte* out = packed.codes.data() + sizeof(PackedHeader) + panel * bytes;
+      const int64_t first_row = panel * kPanelChannels;
+      const int channels = static_cast<int>(std::min<int64_t>(kPanelChannels, matrix.n - first_row));
+      if (matrix.quant) pack_scales(matrix, first_row, channels, divisor, out);
+      pack_codes(matrix, first_row, channels, words, out + scale_bytes(packed));
+    }
+  });
+  return packed;
+}
+
+PackedWeights view_packed(const Matrix& matrix) {
+  const auto* header = reinterpret_cast<const PackedHeader*>(matrix.codes.data());
+  PackedWeights view{};
+  view.n = matrix.n;
+  view.k = matrix.k;
+  view.panels = reinterpret_cast<const unsigned char*>(header + 1);
+  view.panel_bytes = panel_bytes(matrix);
+  view.scale_bytes = scale_bytes(matrix);
+  view.codes = WeightCodes::bf16;
+  if (!matrix.quant) return view;
+  view.codes = matrix.quant->bits == 4 ? WeightCodes::nibbles : WeightCodes::bytes;
+  view.scale_type = scale_type_of(matrix.scale_dtype);
+  view.has_bias = matrix.quant->has_bias;
+  view.group = matrix.quant->group;
+  view.code_zero = static_cast<float>(matrix.quant->code_zero);
+  view.table_bf16 = header->table_bf16;
+  view.table_f32 = header->table_f32;
+  return view;
+}
+
+void read_packed_row(const Matrix& matrix, int64_t n, float* out) {
+  const PackedWeights w = view_packed(matrix);
+  const int per_word = word_weights(matrix);
+  const int64_t channel = n % kPanelChannels;
+  const auto* panel = reinterpret_cast<const std::byte*>(w.panels) + n / kPanelChannels * w.panel_bytes;
+  for (int64_t k = 0; k < matrix.k; ++k) {
+    const uint32_t word = word_at(panel + w.scale_bytes, k / per_word * kPanelChannels + channel);
+    const int at = static_cast<int>(k % per_word);
+    if (w.codes == WeightCodes::bf16) {
+      out[k] = bf16_to_float(static_cast<uint16_t>(word >> 16 * at));
+      continue;
+    }
+    const float code = w.codes == WeightCodes::nibbles
+                           ? w.table_f32[word >> (16 * (at % 2) + 4 * (at / 2)) & 15u]
+                           : static_cast<float>(word >> 8 * at & 255u) - w.code_zero;
+    const std::byte* scales = panel + k / w.group * group_scale_bytes(matrix);
+    out[k] = code * scalar_at(scales, matrix.scale_dtype, channel);
+    if (w.has_bias) out[k] += scalar_at(scales, matrix.scale_dtype, kPanelChannels + channel);
+  }
+}
+
+}  // namespace tramontane

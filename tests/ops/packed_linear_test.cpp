@@ -1,0 +1,321 @@
+// The vectorised Linears of every instruction set that this processor has, over every weight format:
+// against FP64 within a derived bound, and bit for bit the same for any number of rows and threads.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "cpu/cpu_features.h"
+#include "cpu/linear.h"
+#include "cpu/pack.h"
+
+namespace tramontane {
+namespace {
+
+constexpr std::array<float, 16> kNf4 = {
+    -1.0f,       -0.69619280f, -0.52507305f, -0.39491749f, -0.28444138f, -0.18477343f, -0.09105004f, 0.0f,
+    0.07958030f, 0.16093020f,  0.24611230f,  0.33791524f,  0.44070983f,  0.56261700f,  0.72295684f,  1.0f};
+
+std::array<float, 16> fp4_table() {
+  std::array<float, 16> table{};
+  const int numerators[8] = {0, 1, 128, 192, 64, 96, 32, 48};
+  for (size_t i = 0; i < 16; ++i)
+    table[i] = static_cast<float>(i < 8 ? numerators[i] : -numerators[i - 8]) / 192.0f;
+  return table;
+}
+
+std::array<float, 16> affine_table(int zero) {
+  std::array<float, 16> table{};
+  for (int i = 0; i < 16; ++i) table[static_cast<size_t>(i)] = static_cast<float>(i - zero);
+  return table;
+}
+
+QuantLayout nibbles(int group, bool bias, int zero) {
+  return {4, group, bias, zero, affine_table(zero)};
+}
+QuantLayout bytes(int group, bool bias, int zero) {
+  return {8, group, bias, zero, {}};
+}
+
+struct Format {
+  std::string name;
+  std::optional<QuantLayout> quant;
+  DType dtype;                // of dense weights, or of scales
+  double table_rounding = 0;  // relative, where the table is not exact in BF16
+};
+
+std::vector<Format> formats() {
+  return {{"dense_bf16", {}, DType::bf16},
+          {"dense_f16", {}, DType::f16},
+          {"dense_f32", {}, DType::f32},
+          {"q4_0_g32_f16", nibbles(32, false, 8), DType::f16},
+          {"q4_1_g32_f16", nibbles(32, true, 0), DType::f16},
+          {"mlx4_g64_bf16", nibbles(64, true, 0), DType::bf16},
+          {"mlx4_g128_f32", nibbles(128, true, 0), DType::f32},
+          {"affine4_g16_f32", nibbles(16, false, 4), DType::f32},
+          {"fp4_g64_f32", QuantLayout{4, 64, false, 0, fp4_table()}, DType::f32},
+          {"nf4_g64_f32", QuantLayout{4, 64, false, 0, kNf4}, DType::f32, 0x1p-9},
+          {"q8_0_g32_f16", bytes(32, false, 128), DType::f16},
+          {"q6_k_g16_f32", bytes(16, false, 32), DType::f32},
+          {"mlx8_g64_bf16", bytes(64, true, 0), DType::bf16}};
+}
+
+struct Kernel {
+  std::string name;
+  const Linear* linear;
+};
+
+std::vector<Kernel> kernels() {
+  std::vector<Kernel> all;
+  if (cpu_features().avx2) all.push_back({"avx2", &avx2_linear()});
+  if (cpu_features().avx512) all.push_back({"avx512", &avx512_linear()});
+  if (cpu_features().avx512bf16) all.push_back({"avx512bf16", &avx512bf16_linear()});
+  return all;
+}
+
+// A finite, normal binary16 between 2^-8 and 2^-5, of either sign where asked.
+uint16_t random_f16(std::mt19937& random, bool negative) {
+  const auto sign = static_cast<uint16_t>(negative && random() % 2 ? 0x8000 : 0);
+  return static_cast<uint16_t>(sign | (7 + random() % 3) << 10 | random() % 1024);
+}
+
+std::vector<std::byte> random_values(std::mt19937& random, size_t count, DType dtype) {
+  std::vector<std::byte> out(count * size_of(dtype));
+  for (size_t i = 0; i < count; ++i) {
+    const uint16_t half = random_f16(random, true);
+    const float value = f16_to_float(half) * 0.9f;
+    const uint16_t bits = dtype == DType::f16 ? half : float_to_bf16(value);
+    if (dtype == DType::f32)
+      std::memcpy(out.data() + i * 4, &value, 4);
+    else
+      std::memcpy(out.data() + i * 2, &bits, 2);
+  }
+  return out;
+}
+
+std::vector<std::byte> random_codes(std::mt19937& random, size_t count) {
+  std::vector<std::byte> out(count);
+  for (std::byte& code : out) code = static_cast<std::byte>(random());
+  return out;
+}
+
+// A canonical matrix and the memory that it views.
+struct Weights {
+  std::vector<std::byte> codes, scales, biases;
+  HostMatrix matrix;
+
+  Weights(const Format& format, int64_t n, int64_t k, unsigned seed = 1) {
+    std::mt19937 random(seed);
+    matrix.n = n;
+    matrix.k = k;
+    matrix.quant = format.quant;
+    (format.quant ? matrix.scale_dtype : matrix.dense_dtype) = format.dtype;
+    const MatrixBytes sizes = canonical_bytes(n, k, matrix.dense_dtype, format.quant, matrix.scale_dtype);
+    codes = format.quant ? random_codes(random, sizes.codes)
+                         : random_values(random, static_cast<size_t>(n * k), format.dtype);
+    if (format.quant)
+      scales = random_values(random, static_cast<size_t>(n * k / format.quant->group), format.dtype);
+    if (format.quant && format.quant->has_bias)
+      biases = random_values(random, static_cast<size_t>(n * k / format.quant->group), format.dtype);
+    matrix.codes = codes;
+    matrix.scales = scales;
+    matrix.biases = biases;
+  }
+};
+
+std::vector<uint16_t> random_rows(int64_t rows, int64_t stride) {
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  std::vector<uint16_t> x(static_cast<size_t>(rows * stride));
+  for (uint16_t& value : x) value = float_to_bf16(normal(random));
+  return x;
+}
+
+constexpr float kCanary = -12345.5f;
+
+// y [rows, y_stride] of x [rows, x_stride]; columns past n keep the canary.
+std::vector<float> multiply(const Linear& linear, const Matrix& w, const uint16_t* x, int64_t rows,
+                            int64_t x_stride, int64_t y_stride, ThreadPool& pool) {
+  std::vector<float> y(static_cast<size_t>(rows * y_stride), kCanary);
+  auto* x_bytes = reinterpret_cast<std::byte*>(const_cast<uint16_t*>(x));
+  linear.multiply({x_bytes, DType::bf16, rows, w.k, x_stride}, w,
+                  {reinterpret_cast<std::byte*>(y.data()), DType::f32, rows, w.n, y_stride}, pool);
+  return y;
+}
+
+void expect_same_bits(const std::vector<float>& a, const std::vector<float>& b, const std::string& what) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i)
+    ASSERT_EQ(std::bit_cast<uint32_t>(a[i]), std::bit_cast<uint32_t>(b[i]))
+        << what << ", element " << i << ": " << a[i] << " " << b[i];
+}
+
+// Sums of magnitudes as the kernels form them: |table * scale| and |bias| apart. dequantize_row is the same
+// matrix without its part.
+struct Magnitudes {
+  double weights = 0, total = 0;
+};
+
+Magnitudes magnitudes(const Weights& weights, int64_t n, const uint16_t* x) {
+  HostMatrix unbiased = weights.matrix;
+  if (unbiased.quant) unbiased.quant->has_bias = false;
+  unbiased.biases = {};
+  const int64_t k = unbiased.k;
+  std::vector<float> plain(static_cast<size_t>(k)), full(static_cast<size_t>(k));
+  dequantize_row(unbiased, n, plain);
+  dequantize_row(weights.matrix, n, full);
+  Magnitudes sum;
+  for (size_t i = 0; i < static_cast<size_t>(k); ++i) {
+    const double magnitude = std::fabs(static_cast<double>(bf16_to_float(x[i])));
+    sum.weights += magnitude * std::fabs(static_cast<double>(plain[i]));
+    sum.total += magnitude * (std::fabs(static_cast<double>(plain[i])) +
+                              std::fabs(static_cast<double>(full[i] - plain[i])));
+  }
+  return sum;
+}
+
+double exact_product(const Weights& weights, int64_t n, const uint16_t* x) {
+  std::vector<float> row(static_cast<size_t>(weights.matrix.k));
+  dequantize_row(weights.matrix, n, row);
+  double sum = 0;
+  for (size_t i = 0; i < row.size(); ++i) {
+    const float w = weights.matrix.quant ? row[i] : bf16_to_float(float_to_bf16(row[i]));
+    sum += static_cast<double>(w) * static_cast<double>(bf16_to_float(x[i]));
+  }
+  return sum;
+}
+
+// (kernel, format): every combination is one test.
+class PackedLinear : public testing::TestWithParam<std::tuple<size_t, size_t>> {
+ protected:
+  const Linear& linear() const { return *kernels()[std::get<0>(GetParam())].linear; }
+  Format format() const { return formats()[std::get<1>(GetParam())]; }
+  // The smallest k of this format, and one past a k block of the kernels (1,024) by a group that fills
+  // nothing.
+  int64_t small_k() const { return format().quant ? format().quant->group : 2; }
+  int64_t long_k() const { return 2048 + 3 * small_k(); }
+  ThreadPool pool_{1};
+};
+
+// Each of k products and sums is rounded once (2^-24 of at most the sum of magnitudes), folds and
+// dequantisation a few times more.
+TEST_P(PackedLinear, IsWithinTheRoundingBoundOfFp64) {
+  for (const int64_t k : {small_k(), 3 * small_k(), int64_t{768}, long_k()}) {
+    for (const int64_t n : {1, 15, 16, 33, 71}) {
+      const Weights weights(format(), n, k);
+      const Matrix packed = linear().pack(weights.matrix, pool_);
+      const int64_t rows = 7;
+      const std::vector<uint16_t> x = random_rows(rows, k);
+      const std::vector<float> y = multiply(linear(), packed, x.data(), rows, k, n, pool_);
+      for (int64_t row = 0; row < rows; ++row)
+        for (int64_t channel = 0; channel < n; ++channel) {
+          const Magnitudes sum = magnitudes(weights, channel, &x[static_cast<size_t>(row * k)]);
+          const double bound =
+              static_cast<double>(k + 8) * 0x1p-24 * sum.total + format().table_rounding * sum.weights;
+          const double error = static_cast<double>(y[static_cast<size_t>(row * n + channel)]) -
+                               exact_product(weights, channel, &x[static_cast<size_t>(row * k)]);
+          ASSERT_LE(std::fabs(error), bound)
+              << "row " << row << ", channel " << channel << " of n " << n << ", k " << k;
+        }
+    }
+  }
+}
+
+TEST_P(PackedLinear, GivesARowTheSameBitsAmongAnyNumberOfRows) {
+  const int64_t n = 100, k = long_k(), most = 70;
+  const Weights weights(format(), n, k);
+  const Matrix packed = linear().pack(weights.matrix, pool_);
+  const std::vector<uint16_t> x = random_rows(most, k);
+  std::vector<float> alone;
+  for (int64_t row = 0; row < most; ++row) {
+    const std::vector<float> y = multiply(linear(), packed, &x[static_cast<size_t>(row * k)], 1, k, n, pool_);
+    alone.insert(alone.end(), y.begin(), y.end());
+  }
+  for (int64_t rows = 2; rows <= most; rows += rows < 20 ? 1 : 7) {
+    const std::vector<float> y = multiply(linear(), packed, x.data(), rows, k, n, pool_);
+    expect_same_bits(y, {alone.begin(), alone.begin() + rows * n}, std::to_string(rows) + " rows");
+  }
+}
+
+TEST_P(PackedLinear, GivesTheSameBitsOnAnyNumberOfThreads) {
+  for (const int64_t n : {17, 100, 250}) {  // 2 panels on 3 threads: rows are shared out as well
+    const int64_t k = long_k();
+    const Weights weights(format(), n, k);
+    const Matrix packed = linear().pack(weights.matrix, pool_);
+    for (const int64_t rows : {1, 5, 33}) {
+      const std::vector<uint16_t> x = random_rows(rows, k);
+      const std::vector<float> one = multiply(linear(), packed, x.data(), rows, k, n, pool_);
+      for (int threads = 2; threads <= 4; ++threads) {
+        ThreadPool pool(threads);
+        const Matrix packed_by_all = linear().pack(weights.matrix, pool);
+        expect_same_bits(multiply(linear(), packed_by_all, x.data(), rows, k, n, pool), one,
+                         std::to_string(threads) + " threads");
+      }
+    }
+  }
+}
+
+TEST_P(PackedLinear, ReadsAndWritesStridedRowsAndNothingElse) {
+  const int64_t n = 41, k = 3 * small_k(), rows = 9, x_stride = k + 3, y_stride = n + 5;
+  const Weights weights(format(), n, k);
+  const Matrix packed = linear().pack(weights.matrix, pool_);
+  const std::vector<uint16_t> x = random_rows(rows, x_stride);
+  const std::vector<float> y = multiply(linear(), packed, x.data(), rows, x_stride, y_stride, pool_);
+  for (int64_t row = 0; row < rows; ++row) {
+    const auto from = y.begin() + row * y_stride;
+    expect_same_bits({from, from + n},
+                     multiply(linear(), packed, &x[static_cast<size_t>(row * x_stride)], 1, k, n, pool_),
+                     "strided");
+    for (int64_t i = n; i < y_stride; ++i) ASSERT_EQ(from[i], kCanary);
+  }
+}
+
+TEST_P(PackedLinear, ReadsARowBack) {
+  const int64_t n = 35, k = 5 * small_k();
+  const Weights weights(format(), n, k);
+  const Matrix packed = linear().pack(weights.matrix, pool_);
+  std::vector<float> expected(static_cast<size_t>(k)), row(static_cast<size_t>(k));
+  for (int64_t i = 0; i < n; ++i) {
+    dequantize_row(weights.matrix, i, expected);
+    linear().read_row(packed, i, row.data());
+    for (size_t j = 0; j < row.size(); ++j) {
+      const float value = format().quant ? expected[j] : bf16_to_float(float_to_bf16(expected[j]));
+      ASSERT_NEAR(row[j], value, std::fabs(value) * 0x1p-22f) << "row " << i << ", k " << j;
+    }
+  }
+}
+
+std::string case_name(const testing::TestParamInfo<std::tuple<size_t, size_t>>& info) {
+  return kernels()[std::get<0>(info.param)].name + "_" + formats()[std::get<1>(info.param)].name;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, PackedLinear,
+                         testing::Combine(testing::Range(size_t{0}, kernels().size()),
+                                          testing::Range(size_t{0}, formats().size())),
+                         case_name);
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(PackedLinear);
+
+TEST(PackPanels, NamesAnOddK) {
+  ThreadPool pool(1);
+  const Weights weights({"dense", {}, DType::bf16}, 4, 7);
+  try {
+    pack_panels(weights.matrix, pool);
+    FAIL() << "no error";
+  } catch (const std::runtime_error& error) {
+    EXPECT_STREQ(error.what(), "weight matrix: k is 7, the vector kernels need an even one");
+  }
+}
+
+TEST(PackPanels, KeepsFourBitWeightsInFourBits) {
+  ThreadPool pool(2);
+  const Weights weights({"mlx", nibbles(64, true, 0), DType::bf16}, 4096, 4096);
+  const Matrix packed = pack_panels(weights.matrix, pool);
+  const size_t canonical = weights.codes.size() + weights.scales.size() + weights.biases.size();
+  EXPECT_EQ(packed.bytes(), canonical + 128);
+}
+
+}  // namespace
+}  // namespace tramontane
