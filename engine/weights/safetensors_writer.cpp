@@ -19,8 +19,9 @@ std::string header_of(const std::filesystem::path& path, const std::vector<Named
     uint64_t count = 1;
     for (const int64_t size : tensor.shape) count *= static_cast<uint64_t>(size);
     if (count != tensor.values.size()) {
-      throw std::runtime_error(path.string() + ": tensor " + tensor.name + ": shape has " + std::to_string(count) +
-                               " elements, got " + std::to_string(tensor.values.size()) + " values");
+      throw std::runtime_error(path.string() + ": tensor " + tensor.name + ": shape has " +
+                               std::to_string(count) + " elements, got " +
+                               std::to_string(tensor.values.size()) + " values");
     }
     const uint64_t end = offset + tensor.values.size_bytes();
     header[tensor.name] = {{"dtype", "F32"}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
