@@ -8,29 +8,12 @@
 #include <string>
 
 #include "engine/backend/backend.h"
+#include "engine/memory_plan.h"
 #include "engine/request.h"
 #include "engine/stats.h"
 #include "engine/weights/checkpoint.h"
 
 namespace tramontane {
-
-struct EngineOptions {
-  int32_t max_model_len = 0;        // prompt + answer; 0: the model's own maximum, or less when memory does not allow it
-  int32_t max_sequences = 64;       // that run in one step
-  int32_t step_tokens = 512;        // token budget of a step
-  uint64_t kv_cache_bytes = 0;      // 0: from the backend's free memory
-  int32_t max_queue = 1024;         // requests that wait
-  int64_t max_queue_tokens = 1'000'000;  // prompt tokens that wait
-  bool prefix_cache = true;
-  bool check_invariants = false;    // after every step instead of only when idle (tests)
-};
-
-// What loading and start-up will take, printed before anything is allocated.
-struct MemoryPlan {
-  uint64_t weight_bytes = 0, workspace_bytes = 0, kv_bytes = 0, available_bytes = 0;
-  int32_t kv_blocks = 0, max_model_len = 0;
-  std::string to_string() const;
-};
 
 class Engine {
  public:

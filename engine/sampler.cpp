@@ -1,1 +1,258 @@
-// placeholder
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "engine/backend/check.h"
+#include "engine/philox.h"
+
+namespace tramontane {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+// Adjusted logits stay below this, so that a difference of two of them is finite.
+constexpr float kMaxLogit = 1e30f;
+constexpr float kWeightOne = 0x1p40f;
+// Independent maxima and sums: one vector of the widest instruction set in use, so that the compiler keeps each in a register lane.
+constexpr size_t kLanes = 16;
+
+bool all_finite(std::span<const float> values) {
+  // The exponent of infinities and NaNs is all ones: adding one to it carries into the sign. Integers, because the compiler may reorder
+  // them freely.
+  uint32_t carries = 0;
+  for (const float value : values) carries |= (std::bit_cast<uint32_t>(value) & 0x7f800000u) + 0x00800000u;
+  return (carries >> 31) == 0;
+}
+
+// The largest value; no NaN among them.
+float maximum(std::span<const float> values) {
+  float lanes[kLanes];
+  std::fill(lanes, lanes + kLanes, -kInfinity);
+  size_t i = 0;
+  for (; i + kLanes <= values.size(); i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) lanes[j] = values[i + j] > lanes[j] ? values[i + j] : lanes[j];
+  }
+  for (; i < values.size(); ++i) lanes[0] = std::max(lanes[0], values[i]);
+  return *std::max_element(lanes, lanes + kLanes);
+}
+
+// exp(x) for x <= 0, within 3 units in the last place, written so that loops over it become vector code; below -87 it is 0.
+// x = n ln2 + r with |r| <= ln2/2 (ln2 in two parts: Cody and Waite 1980); Taylor's polynomial of degree 7 is within r^8/8! < 6e-9.
+inline float fast_exp(float x) {
+  const float clamped = x < -87.0f ? -87.0f : x;
+  constexpr float kRound = 0x1.8p23f;   // adding it leaves an integer in the low bits
+  const float shifted = clamped * 0x1.715476p0f + kRound;
+  const float n = shifted - kRound;
+  const float r = (clamped - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
+  float p = 1.0f / 5040;
+  p = p * r + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  p = p * r + 1.0f;
+  p = p * r + 1.0f;
+  const uint32_t exponent = std::bit_cast<uint32_t>(shifted) << 23;   // n, moved to where the exponent is
+  const float result = std::bit_cast<float>(std::bit_cast<uint32_t>(p) + exponent);
+  return x < -87.0f ? 0.0f : result;
+}
+
+// bits / 2^64 * total, rounded down: exact, and < total.
+uint64_t scale(uint64_t bits, uint64_t total) {
+  __extension__ using Wide = unsigned __int128;
+  return static_cast<uint64_t>((Wide{bits} * total) >> 64);
+}
+
+uint64_t weight_of(float exponential) { return static_cast<uint64_t>(static_cast<int64_t>(exponential * kWeightOne)); }
+
+uint64_t bits_for(const SamplingContext& context) { return random_bits(context.seed, context.tokens.size()); }
+
+}  // namespace
+
+Sampler::Sampler(int32_t vocab_size) {
+  CHECK_GE(vocab_size, 1);
+  const auto n = static_cast<size_t>(vocab_size);
+  adjusted_.resize(n);
+  exponentials_.resize(n);
+  candidates_.reserve(2 * n);
+  weighted_.reserve(n);
+  counts_.assign(n, 0);
+  seen_.assign(n, 0);
+  top_.reserve(n);
+}
+
+std::optional<int32_t> Sampler::sample(std::span<const float> logits, const SamplingContext& context) {
+  CHECK_EQ(logits.size(), counts_.size());
+  if (!all_finite(logits)) return std::nullopt;
+  const std::span<const float> values = adjust(logits, context);
+  const float max = maximum(values);
+  if (max == -kInfinity) return std::nullopt;   // everything is masked
+  const SamplingParams& params = context.params;
+  if (params.temperature == 0.0f || params.top_k == 1) {
+    return static_cast<int32_t>(std::find(values.begin(), values.end(), max) - values.begin());
+  }
+  const bool whole = (params.top_k <= 0 || params.top_k >= static_cast<int32_t>(values.size())) && params.top_p >= 1.0f;
+  return whole ? draw_from_all(values, max, context) : draw_from_some(values, max, context);
+}
+
+// The logits themselves when nothing changes them, else a changed copy.
+std::span<const float> Sampler::adjust(std::span<const float> logits, const SamplingContext& context) {
+  const SamplingParams& params = context.params;
+  const bool penalties = params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f;
+  if (params.logit_bias.empty() && !penalties && context.masked.empty()) return logits;
+  std::copy(logits.begin(), logits.end(), adjusted_.begin());
+  for (const auto& [id, bias] : params.logit_bias) adjusted_[id] = std::clamp(adjusted_[id] + bias, -kMaxLogit, kMaxLogit);
+  if (penalties) penalise(context);
+  for (const int32_t id : context.masked) adjusted_[id] = -kInfinity;
+  return adjusted_;
+}
+
+void Sampler::penalise(const SamplingContext& context) {
+  const SamplingParams& params = context.params;
+  for (const int32_t id : context.tokens) seen_[id] = 1;
+  for (const int32_t id : context.tokens.subspan(context.n_prompt)) ++counts_[id];
+  for (const int32_t id : context.tokens) {
+    if (seen_[id] == 0) continue;   // done at its first occurrence
+    float logit = adjusted_[id];
+    logit = logit > 0.0f ? logit / params.repetition_penalty : logit * params.repetition_penalty;
+    logit -= params.frequency_penalty * static_cast<float>(counts_[id]) + (counts_[id] > 0 ? params.presence_penalty : 0.0f);
+    adjusted_[id] = std::clamp(logit, -kMaxLogit, kMaxLogit);
+    seen_[id] = 0;
+    counts_[id] = 0;
+  }
+}
+
+// No nucleus: the draw walks sums of 256 weights, then the weights of one such block.
+int32_t Sampler::draw_from_all(std::span<const float> logits, float max, const SamplingContext& context) {
+  const float temperature = context.params.temperature;
+  const size_t n = logits.size();
+  for (size_t i = 0; i < n; ++i) exponentials_[i] = fast_exp((logits[i] - max) / temperature);
+  const auto floor_weight = static_cast<uint64_t>(std::ceil(double{context.params.min_p} * double{kWeightOne}));
+  const auto weight = [&](size_t i) {
+    const uint64_t w = weight_of(exponentials_[i]);
+    return w >= floor_weight ? w : 0;
+  };
+  constexpr size_t kBlock = 256;
+  weighted_.clear();
+  uint64_t total = 0;
+  for (size_t first = 0; first < n; first += kBlock) {
+    uint64_t sum = 0;
+    for (size_t i = first; i < std::min(n, first + kBlock); ++i) sum += weight(i);
+    weighted_.push_back({sum, static_cast<int32_t>(first)});
+    total += sum;
+  }
+  uint64_t left = scale(bits_for(context), total);
+  size_t block = 0;
+  while (left >= weighted_[block].weight) left -= weighted_[block++].weight;
+  for (auto i = static_cast<size_t>(weighted_[block].id);; ++i) {
+    const uint64_t w = weight(i);
+    if (left < w) return static_cast<int32_t>(i);
+    left -= w;
+  }
+}
+
+// The k largest, in no particular order; the lower id among equals. One pass that keeps up to 2k and halves them when full.
+std::span<Sampler::Candidate> Sampler::select_top(std::span<const float> logits, int32_t k) {
+  const auto keep = std::min(static_cast<size_t>(k), logits.size());
+  const auto better = [](const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; };
+  const size_t capacity = std::max<size_t>(2 * keep, 64);
+  candidates_.clear();
+  float threshold = -kInfinity;
+  bool full = false;   // from then on only larger values than the k-th may enter: ids ascend, so an equal one loses
+  const auto shrink = [&] {
+    if (candidates_.size() <= keep) return;
+    std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(keep - 1), candidates_.end(), better);
+    candidates_.resize(keep);
+    threshold = candidates_[keep - 1].logit;
+    full = true;
+  };
+  for (size_t i = 0; i < logits.size(); ++i) {
+    if (full && logits[i] <= threshold) continue;
+    candidates_.push_back({logits[i], static_cast<int32_t>(i)});
+    if (candidates_.size() == capacity) shrink();
+  }
+  shrink();
+  return candidates_;
+}
+
+int32_t Sampler::draw_from_some(std::span<const float> logits, float max, const SamplingContext& context) {
+  const SamplingParams& params = context.params;
+  const auto n = static_cast<int32_t>(logits.size());
+  weighted_.clear();
+  const auto keep = [&](float logit, int32_t id) {
+    const uint64_t weight = weight_of(fast_exp((logit - max) / params.temperature));
+    if (weight > 0) weighted_.push_back({weight, id});
+  };
+  if (params.top_k > 0 && params.top_k < n) {
+    for (const Candidate& candidate : select_top(logits, params.top_k)) keep(candidate.logit, candidate.id);
+  } else {
+    for (int32_t id = 0; id < n; ++id) exponentials_[id] = fast_exp((logits[id] - max) / params.temperature);
+    for (int32_t id = 0; id < n; ++id) {
+      const uint64_t weight = weight_of(exponentials_[id]);
+      if (weight > 0) weighted_.push_back({weight, id});
+    }
+  }
+  uint64_t total = 0;
+  for (const Weighted& w : weighted_) total += w.weight;
+
+  if (params.top_p < 1.0f) {
+    // A token below (1 - p) / n of the total cannot be needed: all such tokens together weigh less than 1 - p. Usually that leaves few.
+    const double rest = (1.0 - double{params.top_p}) * static_cast<double>(total) / static_cast<double>(weighted_.size());
+    const auto hopeless = static_cast<uint64_t>(rest);
+    std::erase_if(weighted_, [&](const Weighted& w) { return w.weight < hopeless; });
+    // The fewest likeliest tokens that reach the target: a heap gives them one by one.
+    const auto target = static_cast<uint64_t>(std::ceil(double{params.top_p} * static_cast<double>(total)));
+    const auto worse = [](const Weighted& a, const Weighted& b) { return a.weight != b.weight ? a.weight < b.weight : a.id > b.id; };
+    std::make_heap(weighted_.begin(), weighted_.end(), worse);
+    auto end = weighted_.end();
+    uint64_t sum = 0;
+    while (sum < target && end != weighted_.begin()) {
+      std::pop_heap(weighted_.begin(), end, worse);
+      --end;
+      sum += end->weight;
+    }
+    weighted_.erase(weighted_.begin(), end);   // the popped ones lie behind `end`
+    total = sum;
+  }
+  if (params.min_p > 0.0f) {
+    const auto floor_weight = static_cast<uint64_t>(std::ceil(double{params.min_p} * double{kWeightOne}));
+    std::erase_if(weighted_, [&](const Weighted& w) { return w.weight < floor_weight; });
+    total = 0;
+    for (const Weighted& w : weighted_) total += w.weight;
+  }
+  // Which interval of [0, total) a token gets depends on the order; by id it is a plain function of the set.
+  std::sort(weighted_.begin(), weighted_.end(), [](const Weighted& a, const Weighted& b) { return a.id < b.id; });
+  uint64_t left = scale(bits_for(context), total);
+  size_t i = 0;
+  while (left >= weighted_[i].weight) left -= weighted_[i++].weight;
+  return weighted_[i].id;
+}
+
+std::optional<Sampler::Logprobs> Sampler::logprobs(std::span<const float> logits, int32_t token, int32_t k) {
+  if (!all_finite(logits)) return std::nullopt;
+  const float max = maximum(logits);
+  for (size_t i = 0; i < logits.size(); ++i) exponentials_[i] = fast_exp(logits[i] - max);
+  double lanes[kLanes] = {};
+  size_t i = 0;
+  for (; i + kLanes <= logits.size(); i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) lanes[j] += double{exponentials_[i + j]};
+  }
+  for (; i < logits.size(); ++i) lanes[0] += double{exponentials_[i]};
+  double sum = 0;
+  for (const double lane : lanes) sum += lane;
+  const double log_total = double{max} + std::log(sum);
+  const auto logprob = [&](float logit) { return static_cast<float>(double{logit} - log_total); };
+
+  top_.clear();
+  if (k > 0) {
+    const std::span<Candidate> best = select_top(logits, k);
+    std::sort(best.begin(), best.end(),
+              [](const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; });
+    for (const Candidate& candidate : best) top_.push_back({candidate.id, logprob(candidate.logit)});
+  }
+  return Logprobs{logprob(logits[token]), top_};
+}
+
+}  // namespace tramontane
