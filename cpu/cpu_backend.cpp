@@ -30,6 +30,9 @@ struct KernelSet {
 };
 constexpr KernelSet kKernelSets[] = {
     {"scalar", nullptr, scalar_kernels, scalar_linear},
+    {"avx2", &CpuFeatures::avx2, avx2_kernels, avx2_linear},
+    {"avx512", &CpuFeatures::avx512, avx512_kernels, avx512_linear},
+    {"avx512bf16", &CpuFeatures::avx512bf16, avx512_kernels, avx512bf16_linear},
 };
 
 bool can_run(const KernelSet& set) {
