@@ -1,4 +1,5 @@
-// Tokenizer: text <-> ids. Immutable after construction, shared by all threads. Knows nothing of chats (chat_template.h) or stop strings (stream_decoder.h).
+// Tokenizer: text <-> ids. Immutable after construction, shared by all threads. Knows nothing of chats
+// (chat_template.h) or stop strings (stream_decoder.h).
 #pragma once
 
 #include <cstdint>
@@ -33,18 +34,20 @@ class Tokenizer {
   virtual std::unique_ptr<IncrementalDecoder> make_decoder() const = 0;
   // The piece as the vocabulary spells it ("▁the", "<0x0A>", "[INST]"): for people.
   virtual std::string piece(int32_t id) const = 0;
-  // The bytes that this id alone stands for (a space for "▁"); empty for control tokens. For logprobs' `token` and `bytes`.
+  // The bytes that this id alone stands for (a space for "▁"); empty for control tokens. For logprobs'
+  // `token` and `bytes`.
   virtual std::string token_bytes(int32_t id) const = 0;
   virtual bool is_control(int32_t id) const = 0;
   // The id of a control piece by its exact spelling.
   virtual std::optional<int32_t> control_id(std::string_view piece) const = 0;
 
-  virtual int32_t bos_id() const = 0;        // -1: none
-  virtual bool adds_bos() const = 0;         // whether a plain completion prompt starts with BOS
+  virtual int32_t bos_id() const = 0;  // -1: none
+  virtual bool adds_bos() const = 0;   // whether a plain completion prompt starts with BOS
   virtual int32_t eos_id() const = 0;
 };
 
-// A SentencePiece model file (BPE with byte fallback, as Mistral's v1, v2, v3). Throws std::runtime_error with one line naming file and fault.
+// A SentencePiece model file (BPE with byte fallback, as Mistral's v1, v2, v3). Throws std::runtime_error
+// with one line naming file and fault.
 std::shared_ptr<const Tokenizer> load_sentencepiece_tokenizer(const std::string& path);
 
 }  // namespace tramontane
