@@ -1,1 +1,93 @@
-// placeholder
+#include "cpu/cpu_backend.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "cpu/cpu_features.h"
+
+namespace tramontane {
+namespace {
+
+std::string error_of(const CpuOptions& options) {
+  try {
+    make_cpu_backend(options);
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(CpuBackend, SaysWhatItRunsOn) {
+  EXPECT_EQ(make_cpu_backend({.threads = 1, .kernels = "scalar", .f32 = false})->description(),
+            "cpu (scalar, 1 thread)");
+  EXPECT_EQ(make_cpu_backend({.threads = 3, .kernels = "", .f32 = true})->description(),
+            "cpu (scalar f32, 3 threads)");
+}
+
+TEST(CpuBackend, TakesAnAvailableSetByDefault) {
+  const std::vector<std::string> sets = available_cpu_kernels();
+  EXPECT_EQ(sets.front(), "scalar");
+  const std::string description =
+      make_cpu_backend({.threads = 2, .kernels = "", .f32 = false})->description();
+  EXPECT_TRUE(std::any_of(sets.begin(), sets.end(), [&](const std::string& set) {
+    return description == "cpu (" + set + ", 2 threads)";
+  })) << description;
+}
+
+TEST(CpuBackend, ActivationsFollowTheArithmetic) {
+  EXPECT_EQ(make_cpu_backend({.threads = 1, .kernels = "", .f32 = false})->act_dtype(), DType::bf16);
+  EXPECT_EQ(make_cpu_backend({.threads = 1, .kernels = "", .f32 = true})->act_dtype(), DType::f32);
+}
+
+TEST(CpuBackend, RefusesWhatItCannotDo) {
+  EXPECT_NE(error_of({.threads = 1, .kernels = "sse9", .f32 = false}).find("\"sse9\" is unknown"),
+            std::string::npos);
+  EXPECT_NE(error_of({.threads = -1, .kernels = "", .f32 = false}).find("-1 is negative"), std::string::npos);
+  EXPECT_NE(error_of({.threads = 1, .kernels = "avx2", .f32 = true}).find("F32 arithmetic"),
+            std::string::npos);
+}
+
+TEST(CpuBackend, BuffersAreAlignedAndZero) {
+  const auto backend = make_cpu_backend({.threads = 1, .kernels = "scalar", .f32 = false});
+  for (size_t bytes : {size_t{1}, size_t{100}, size_t{3} << 20, (size_t{5} << 20) + 7}) {
+    const Buffer buffer = backend->allocate(bytes, "test");
+    EXPECT_EQ(buffer.size(), bytes);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % 64, 0u);
+    EXPECT_TRUE(
+        std::all_of(buffer.data(), buffer.data() + bytes, [](std::byte b) { return b == std::byte{0}; }));
+  }
+  EXPECT_EQ(backend->allocate(0, "nothing").data(), nullptr);
+}
+
+TEST(CpuBackend, NamesTheBufferThatDoesNotFit) {
+  const auto backend = make_cpu_backend({.threads = 1, .kernels = "scalar", .f32 = false});
+  for (size_t bytes : {size_t{1} << 50, SIZE_MAX}) {
+    try {
+      backend->allocate(bytes, "KV cache");
+      FAIL() << "allocated " << bytes;
+    } catch (const std::runtime_error& error) {
+      EXPECT_NE(std::string(error.what()).find("not enough memory for KV cache: "), std::string::npos)
+          << error.what();
+    }
+  }
+}
+
+TEST(CpuFeatures, SetsContainEachOther) {
+  const CpuFeatures& features = cpu_features();
+  EXPECT_TRUE(features.avx2 || !features.avx512);
+  EXPECT_TRUE(features.avx512 || !features.avx512bf16);
+  EXPECT_GE(available_cores(), 1);
+}
+
+// The compiler's own detection agrees.
+TEST(CpuFeatures, AgreeWithTheCompiler) {
+  __builtin_cpu_init();
+  EXPECT_EQ(cpu_features().avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"));
+  EXPECT_EQ(cpu_features().avx512, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                                       __builtin_cpu_supports("avx512vl") &&
+                                       __builtin_cpu_supports("avx512dq"));
+}
+
+}  // namespace
+}  // namespace tramontane

@@ -22,7 +22,9 @@ struct BackendCase {
 // Every kernel set that this processor can run, and F32 arithmetic.
 std::vector<BackendCase> backend_cases();
 // What a failing test prints of its parameter.
-inline void PrintTo(const BackendCase& backend, std::ostream* out) { *out << backend.name; }
+inline void PrintTo(const BackendCase& backend, std::ostream* out) {
+  *out << backend.name;
+}
 std::string case_name(const testing::TestParamInfo<BackendCase>& info);
 
 // Runs each test of `fixture` on every backend.
