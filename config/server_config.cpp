@@ -191,7 +191,7 @@ void add_server_options(CLI::App& command, ServerConfig& c) {
   declare(command, "--http-threads", c.http_threads,
           "Connections served at once; 0: max-sequences + max-queue, at most 1024", in_range(0, 65536));
   declare(command, "--max-queue", c.max_queue, "Requests that may wait; more are answered 429",
-          in_range(0, 1'000'000));
+          in_range(1, 1'000'000));
   declare(command, "--max-queue-tokens", c.max_queue_tokens, "Prompt tokens that may wait",
           in_range<int64_t>(1, int64_t{1} << 40));
   declare(command, "--max-body-bytes", c.max_body_bytes,

@@ -7,6 +7,7 @@
 #include "config/server_config.h"
 #include "server/cli/generate.h"
 #include "server/cli/inspect.h"
+#include "server/cli/logits.h"
 #include "server/cli/serve.h"
 
 namespace tramontane {
@@ -54,6 +55,15 @@ Command add_inspect(CLI::App& app) {
   return {command, [o] { return run_inspect(*o); }};
 }
 
+Command add_logits(CLI::App& app) {
+  CLI::App* command = add_command(app, "logits", "Write the FP32 logits of every position");
+  const auto o = std::make_shared<LogitsOptions>();
+  add_model_options(*command, o->model);
+  command->add_option("--ids", o->ids, "JSON file: an array of token ids")->required();
+  command->add_option("--out", o->out, "Safetensors file: `logits`, F32 [ids, vocabulary]")->required();
+  return {command, [o] { return run_logits(*o); }};
+}
+
 // For the README: what `serve` takes.
 Command add_options(CLI::App& app) {
   CLI::App* command =
@@ -69,7 +79,7 @@ Command add_options(CLI::App& app) {
 std::vector<Command> add_commands(CLI::App& app) {
   app.set_version_flag("--version", "tramontane " TRAMONTANE_VERSION);
   app.require_subcommand(1);
-  std::vector<Command> commands = {add_serve(app), add_generate(app), add_inspect(app)};
+  std::vector<Command> commands = {add_serve(app), add_generate(app), add_inspect(app), add_logits(app)};
   for (const Command& command : commands) name_environment_variables(*command.app);
   commands.push_back(add_options(app));
   return commands;

@@ -7,9 +7,10 @@
 #include <stdexcept>
 
 #include "cpu/cpu_backend.h"
+#include "engine/memory_plan.h"
 #include "server/cli/load_display.h"
-#include "server/cli/load_tokenizer.h"
 #include "tokenizer/chat_template.h"
+#include "tokenizer/gguf_tokenizer.h"
 
 namespace tramontane {
 namespace {
@@ -27,6 +28,13 @@ std::string fingerprint(const std::string& text) {
   uint64_t hash = 0xcbf29ce484222325u;
   for (const unsigned char c : text) hash = (hash ^ c) * 0x100000001b3u;
   return fmt::format("fp_{:012x}", hash >> 16);
+}
+
+std::shared_ptr<const Tokenizer> load_tokenizer(const TokenizerSource& source, const std::string& file) {
+  if (!file.empty()) return load_sentencepiece_tokenizer(file);
+  if (!source.sentencepiece_file.empty()) return load_sentencepiece_tokenizer(source.sentencepiece_file.string());
+  if (source.gguf_metadata) return tokenizer_from_gguf(*source.gguf_metadata);
+  throw std::runtime_error("the checkpoint has no tokenizer: give --tokenizer FILE");
 }
 
 std::shared_ptr<const ChatTemplate> make_chat_template(const std::shared_ptr<const Tokenizer>& tokenizer,
@@ -88,6 +96,8 @@ LoadedModel load_model(const ModelOptions& options, const EngineOptions& engine,
              served.chat_template ? name_of(served.chat_template->format())
                                   : "none (chat requests are refused; see --chat-template)",
              model.backend->description());
+  fmt::print(stderr, "memory: {}\n",
+             plan_memory(served.config, checkpoint->weight_bytes(), model.backend->act_dtype(), engine, host_available_bytes()).to_string());
   LoadDisplay display;
   model.engine =
       std::make_unique<Engine>(*model.backend, *checkpoint, engine, [&](uint64_t done, uint64_t total) {
