@@ -339,8 +339,8 @@ ModelConfig model_config_from_gguf(const json& metadata) {
   c.norm_eps = *eps;
   c.sliding_window = fields.find_integer(p + "attention.sliding_window", 0, kMaxPosition);
   if (c.sliding_window == 0) c.sliding_window.reset();
-  refuse_gguf_variants(fields, p, c.head_dim);
   check_heads(c, fields, "attention.head_count", "attention.head_count_kv", "attention.key_length");
+  refuse_gguf_variants(fields, p, c.head_dim);
   c.bos_id = fields.find_integer("tokenizer.ggml.bos_token_id", 0, c.vocab_size - 1).value_or(-1);
   for (const char* key : {"eos_token_id", "eot_token_id"}) {
     const auto id = fields.find_integer(std::string("tokenizer.ggml.") + key, 0, c.vocab_size - 1);
