@@ -1,0 +1,119 @@
+// Decision 5: the same request gives the same tokens and the same logprobs, bit for bit, at any load. Each kernel set that this processor
+// has answers 33 requests alone, and then again under every circumstance that must not matter.
+#include <gtest/gtest.h>
+
+#include "tests/engine/engine_support.h"
+
+namespace tramontane {
+namespace {
+
+constexpr int32_t kRequests = 33;
+constexpr uint64_t kPlenty = 4 << 20;
+
+// Lengths 3..99, half of them sharing a beginning; greedy and sampled, with logprobs, some with penalties and prompt scores.
+std::vector<GenerateRequest> make_requests() {
+  std::vector<GenerateRequest> requests;
+  for (int32_t i = 0; i < kRequests; ++i) {
+    GenerateRequest request = make_request(make_prompt(i % 2 == 0 ? 7 : 100 + i, 3 + 3 * i, 32768), 12);
+    request.prompt.push_back(3 + i);
+    request.sampling.ignore_eos = true;
+    request.sampling.seed = static_cast<uint64_t>(i) * 1000;
+    request.sampling.logprobs = 4;
+    if (i % 4 != 0) {
+      request.sampling.temperature = 0.9f;
+      request.sampling.top_p = 0.95f;
+      request.sampling.top_k = i % 4 == 1 ? 40 : 0;
+    }
+    if (i % 8 == 3) request.sampling.repetition_penalty = 1.3f;
+    if (i % 16 == 5) request.sampling.prompt_logprobs = 2;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+std::vector<AnswerRecord> answer_one_by_one(Engine& engine) {
+  std::vector<AnswerRecord> answers;
+  for (const GenerateRequest& request : make_requests()) answers.push_back(collect(*engine.submit(request))[0]);
+  return answers;
+}
+
+std::vector<AnswerRecord> answer_together(Engine& engine) {
+  std::vector<std::shared_ptr<Generation>> generations;
+  for (GenerateRequest& request : make_requests()) generations.push_back(engine.submit(std::move(request)));
+  std::vector<AnswerRecord> answers;
+  for (const auto& generation : generations) answers.push_back(collect(*generation)[0]);
+  return answers;
+}
+
+void expect_same(const std::vector<AnswerRecord>& answers, const std::vector<AnswerRecord>& alone) {
+  ASSERT_EQ(answers.size(), alone.size());
+  for (size_t i = 0; i < answers.size(); ++i) {
+    EXPECT_EQ(answers[i].ids(), alone[i].ids()) << "request " << i;
+    EXPECT_TRUE(answers[i] == alone[i]) << "request " << i << ": logprobs differ";
+  }
+}
+
+class SameTokens : public testing::TestWithParam<std::string> {
+ protected:
+  std::unique_ptr<Backend> backend(int threads = 1) const { return make_cpu_backend({.threads = threads, .kernels = GetParam()}); }
+
+  const std::vector<AnswerRecord>& alone() {
+    static std::map<std::string, std::vector<AnswerRecord>> known;
+    auto& answers = known[GetParam()];
+    if (answers.empty()) {
+      const auto cpu = backend();
+      Engine engine(*cpu, tiny_checkpoint(), {.kv_cache_bytes = kPlenty, .prefix_cache = false});
+      answers = answer_one_by_one(engine);
+    }
+    return answers;
+  }
+};
+
+TEST_P(SameTokens, AmongNeighbours) {
+  const auto cpu = backend();
+  Engine engine(*cpu, tiny_checkpoint(), {.kv_cache_bytes = kPlenty, .prefix_cache = false});
+  expect_same(answer_together(engine), alone());
+}
+
+TEST_P(SameTokens, WithPromptsCutDifferently) {
+  for (const int32_t step_tokens : {7, 64}) {
+    const auto cpu = backend();
+    Engine engine(*cpu, tiny_checkpoint(), {.step_tokens = step_tokens, .kv_cache_bytes = kPlenty, .prefix_cache = false});
+    expect_same(answer_together(engine), alone());
+  }
+}
+
+TEST_P(SameTokens, OnAPrefixHit) {
+  const auto cpu = backend();
+  Engine engine(*cpu, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+  expect_same(answer_one_by_one(engine), alone());
+  const uint64_t before = engine.stats().cached_prompt_tokens;
+  EXPECT_GT(before, 0u);
+  expect_same(answer_together(engine), alone());
+  EXPECT_GT(engine.stats().cached_prompt_tokens, before);
+}
+
+TEST_P(SameTokens, AfterPreemptions) {
+  const auto cpu = backend();
+  for (const bool prefix_cache : {false, true}) {
+    // 12 blocks: a long request takes 8 of them, so the ones that run together push each other out.
+    Engine engine(*cpu, tiny_checkpoint(), {.step_tokens = 48, .kv_cache_bytes = 12 * 6144, .prefix_cache = prefix_cache, .check_invariants = true});
+    expect_same(answer_together(engine), alone());
+    engine.stop();
+    EXPECT_GT(engine.stats().preemptions, 0u);
+    EXPECT_GT(engine.stats().recomputed_tokens, 0u);
+  }
+}
+
+TEST_P(SameTokens, OnAnyNumberOfThreads) {
+  for (const int threads : {2, 5}) {
+    const auto cpu = backend(threads);
+    Engine engine(*cpu, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+    expect_same(answer_together(engine), alone());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Kernels, SameTokens, testing::ValuesIn(available_cpu_kernels()), [](const auto& test) { return test.param; });
+
+}  // namespace
+}  // namespace tramontane

@@ -1,0 +1,62 @@
+#include "engine/memory_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace tramontane {
+namespace {
+
+using testing::HasSubstr;
+
+// Mistral 7B: a token of KV cache is 2 * 8 * 128 * 2 bytes * 32 layers = 128 KiB, a block 2 MiB.
+ModelConfig mistral_7b() {
+  ModelConfig config;
+  config.dim = 4096;
+  config.n_layers = 32;
+  config.n_heads = 32;
+  config.n_kv_heads = 8;
+  config.head_dim = 128;
+  config.hidden_dim = 14336;
+  config.vocab_size = 32768;
+  config.max_position = 32768;
+  return config;
+}
+constexpr uint64_t kGiB = uint64_t{1} << 30;
+
+std::string refusal(const EngineOptions& options, uint64_t available) {
+  try {
+    plan_memory(mistral_7b(), 14 * kGiB, DType::bf16, options, available);
+  } catch (const std::runtime_error& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(MemoryPlan, TakesWhatIsWantedWhenThereIsRoom) {
+  const MemoryPlan plan = plan_memory(mistral_7b(), 14 * kGiB, DType::bf16, {}, 256 * kGiB);
+  EXPECT_EQ(plan.kv_blocks, 2048);   // 64 sequences of 512 tokens, and at least one of 32768
+  EXPECT_EQ(plan.kv_bytes, 4 * kGiB);
+  EXPECT_EQ(plan.max_model_len, 32768);
+}
+
+TEST(MemoryPlan, TakesHalfOfALittleRoomAndShortensRequests) {
+  const MemoryPlan plan = plan_memory(mistral_7b(), 14 * kGiB, DType::bf16, {}, 16 * kGiB);
+  EXPECT_LT(plan.kv_bytes, 1 * kGiB);
+  EXPECT_GT(plan.kv_bytes, kGiB / 2);
+  EXPECT_EQ(plan.max_model_len, plan.kv_blocks * 16);
+}
+
+TEST(MemoryPlan, RefusesWhatDoesNotFitAndNamesTheOption) {
+  EXPECT_THAT(refusal({}, 14 * kGiB), HasSubstr("not enough memory"));
+  EXPECT_THAT(refusal({.kv_cache_bytes = 8 * kGiB}, 16 * kGiB), HasSubstr("--kv-cache-bytes"));
+  EXPECT_THAT(refusal({.kv_cache_bytes = 1000}, 0), HasSubstr("--kv-cache-bytes"));
+  EXPECT_THAT(refusal({.max_model_len = 32768, .kv_cache_bytes = 1 * kGiB}, 256 * kGiB), HasSubstr("--max-model-len"));
+  EXPECT_THAT(refusal({.max_model_len = 40000}, 256 * kGiB), HasSubstr("--max-model-len"));
+  EXPECT_THAT(refusal({.max_sequences = 0}, 256 * kGiB), HasSubstr("--max-sequences"));
+  EXPECT_THAT(refusal({.step_tokens = 0}, 256 * kGiB), HasSubstr("--step-tokens"));
+}
+
+TEST(MemoryPlan, ReadsTheHostsMemory) { EXPECT_GT(host_available_bytes(), uint64_t{1} << 20); }
+
+}  // namespace
+}  // namespace tramontane
