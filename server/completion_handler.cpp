@@ -18,7 +18,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kPoll{100};
 
 std::vector<std::vector<int32_t>> prompts_of(const HttpRequest& request, const ParsedRequest& parsed,
-                                             const RequestLimits& limits, const ServedModel& model) {
+                                             const ParameterLimits& limits, const ServedModel& model) {
   if (parsed.endpoint == Endpoint::completions)
     return encode_prompts(parsed.prompt, *model.tokenizer, limits);
   return {encode_chat(model.chat_template.get(), request.body).ids};
@@ -30,10 +30,10 @@ RequestError shutting_down() {
 
 // One request in flight: what both forms of answer need.
 struct Run {
-  Run(const HttpRequest& request, const ParsedRequest& parsed, const RequestLimits& limits,
+  Run(const HttpRequest& request, const ParsedRequest& parsed, const ParameterLimits& limits,
       const ServedModel& model, ServerState& server_state)
       : Run(request, parsed, limits, model, server_state, prompts_of(request, parsed, limits, model)) {}
-  Run(const HttpRequest& request, const ParsedRequest& parsed, const RequestLimits& limits,
+  Run(const HttpRequest& request, const ParsedRequest& parsed, const ParameterLimits& limits,
       const ServedModel& model, ServerState& server_state, const std::vector<std::vector<int32_t>>& prompts)
       : state(server_state),
         in_flight(server_state),
@@ -182,7 +182,7 @@ void stream_answer(Run& run, Endpoint endpoint, bool include_usage, ByteSink& si
 }  // namespace
 
 HttpResponse handle_completion(const HttpRequest& request, const ParsedRequest& parsed,
-                               const RequestLimits& limits, const ServedModel& model, ServerState& state) {
+                               const ParameterLimits& limits, const ServedModel& model, ServerState& state) {
   const auto run = std::make_shared<Run>(request, parsed, limits, model, state);
   HttpResponse response;
   if (parsed.output.stream) {

@@ -11,7 +11,7 @@ namespace tramontane {
 // Throws RequestError when the request is refused. `raw_body` is request.body; `parsed` comes from it.
 // `state` and `model` must outlive the response.
 HttpResponse handle_completion(const HttpRequest& request, const ParsedRequest& parsed,
-                               const RequestLimits& limits, const ServedModel& model, ServerState& state);
+                               const ParameterLimits& limits, const ServedModel& model, ServerState& state);
 
 // "a, b, c" for X-Ignored-Params: names of fields as the client spelled them, made safe for a header.
 std::string header_list(const std::vector<std::string>& names);

@@ -79,7 +79,7 @@ std::vector<int32_t> encode_text(const std::string& text, const Tokenizer& token
   return ids;
 }
 
-int32_t room_for_answer(size_t prompt_tokens, Endpoint endpoint, const RequestLimits& limits) {
+int32_t room_for_answer(size_t prompt_tokens, Endpoint endpoint, const ParameterLimits& limits) {
   if (prompt_tokens < static_cast<size_t>(limits.max_model_len))
     return limits.max_model_len - static_cast<int32_t>(prompt_tokens);
   throw RequestError(400, "invalid_request_error", endpoint == Endpoint::completions ? "prompt" : "messages",
@@ -91,9 +91,9 @@ int32_t room_for_answer(size_t prompt_tokens, Endpoint endpoint, const RequestLi
 
 }  // namespace
 
-RequestLimits limits_of(const ServerConfig& config, const GenerationDefaults& defaults, int32_t vocab_size,
-                        int32_t max_model_len) {
-  RequestLimits limits;
+ParameterLimits limits_of(const ServerConfig& config, const GenerationDefaults& defaults, int32_t vocab_size,
+                          int32_t max_model_len) {
+  ParameterLimits limits;
   limits.max_n = config.max_n;
   limits.max_stop = config.max_stop;
   limits.max_logit_bias = config.max_logit_bias;
@@ -106,7 +106,7 @@ RequestLimits limits_of(const ServerConfig& config, const GenerationDefaults& de
   return limits;
 }
 
-ParsedRequest parse_request(const json& body, Endpoint endpoint, const RequestLimits& limits) {
+ParsedRequest parse_request(const json& body, Endpoint endpoint, const ParameterLimits& limits) {
   ParsedRequest parsed;
   parsed.endpoint = endpoint;
   apply_defaults(limits.defaults, parsed.sampling);
@@ -148,7 +148,7 @@ std::vector<int32_t> parse_ids(const json& ids, int32_t vocab_size, const std::s
 }
 
 std::vector<std::vector<int32_t>> encode_prompts(const json& prompt, const Tokenizer& tokenizer,
-                                                 const RequestLimits& limits) {
+                                                 const ParameterLimits& limits) {
   std::vector<std::vector<int32_t>> prompts;
   const auto add = [&](const json& one, const std::string& param) {
     prompts.push_back(one.is_string() ? encode_text(one.get<std::string>(), tokenizer)
@@ -185,7 +185,7 @@ EncodedChat encode_chat(const ChatTemplate* chat_template, std::string_view raw_
 
 std::vector<GenerateRequest> generate_requests(const ParsedRequest& parsed,
                                                std::vector<std::vector<int32_t>> prompts,
-                                               const RequestLimits& limits, const std::string& id,
+                                               const ParameterLimits& limits, const std::string& id,
                                                const std::string& key_salt) {
   std::vector<GenerateRequest> requests;
   const uint64_t seed = parsed.seed.value_or(fresh_seed());

@@ -26,7 +26,7 @@ enum class Endpoint : uint8_t {
 };
 
 // What requests are checked against.
-struct RequestLimits {
+struct ParameterLimits {
   int32_t max_n = 16, max_stop = 16, max_logit_bias = 1024, max_prompts = 1024;
   int32_t vocab_size = 0;
   int32_t max_model_len = 0;   // tokens, prompt and answer
@@ -34,8 +34,8 @@ struct RequestLimits {
   bool strict = false;         // an ignored field is a 400
   GenerationDefaults defaults;
 };
-RequestLimits limits_of(const ServerConfig& config, const GenerationDefaults& defaults, int32_t vocab_size,
-                        int32_t max_model_len);
+ParameterLimits limits_of(const ServerConfig& config, const GenerationDefaults& defaults, int32_t vocab_size,
+                          int32_t max_model_len);
 
 // What is done with the answer, as the client asked.
 struct OutputOptions {
@@ -65,12 +65,12 @@ struct ParsedRequest {
 };
 
 // `body` as parse_json_body gives it.
-ParsedRequest parse_request(const nlohmann::json& body, Endpoint endpoint, const RequestLimits& limits);
+ParsedRequest parse_request(const nlohmann::json& body, Endpoint endpoint, const ParameterLimits& limits);
 
 // A completions prompt (string, strings, ids, lists of ids) as lists of ids. Strings begin with BOS where the
 // tokenizer says so.
 std::vector<std::vector<int32_t>> encode_prompts(const nlohmann::json& prompt, const Tokenizer& tokenizer,
-                                                 const RequestLimits& limits);
+                                                 const ParameterLimits& limits);
 // Ids in [0, vocab_size). `param` names the place in errors.
 std::vector<int32_t> parse_ids(const nlohmann::json& ids, int32_t vocab_size, const std::string& param);
 // ChatTemplate::encode with ChatError turned into RequestError. `raw_body` is the request as sent.
@@ -80,7 +80,7 @@ EncodedChat encode_chat(const ChatTemplate* chat_template, std::string_view raw_
 // Throws context_length_exceeded when a prompt leaves no room for an answer.
 std::vector<GenerateRequest> generate_requests(const ParsedRequest& parsed,
                                                std::vector<std::vector<int32_t>> prompts,
-                                               const RequestLimits& limits, const std::string& id,
+                                               const ParameterLimits& limits, const std::string& id,
                                                const std::string& key_salt);
 
 }  // namespace tramontane

@@ -8,7 +8,7 @@ namespace tramontane {
 namespace {
 
 using nlohmann::json;
-using Limits = RequestLimits;
+using Limits = ParameterLimits;
 using Parsed = ParsedRequest;
 
 constexpr unsigned kChat = static_cast<unsigned>(Endpoint::chat);

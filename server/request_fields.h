@@ -26,7 +26,7 @@ struct RequestField {
   std::string_view help;
   // Called with a value of the right type and range, never null. Throws RequestError for what the table
   // cannot say.
-  void (*apply)(const nlohmann::json& value, const RequestLimits& limits, ParsedRequest& parsed);
+  void (*apply)(const nlohmann::json& value, const ParameterLimits& limits, ParsedRequest& parsed);
 };
 
 std::span<const RequestField> request_fields();

@@ -136,7 +136,7 @@ const ServedModel& Routes::served_model() const {
   return *model;
 }
 
-RequestLimits Routes::limits(const ServedModel& model) const {
+ParameterLimits Routes::limits(const ServedModel& model) const {
   return limits_of(config_, model.defaults, model.engine->vocab_size(), model.engine->max_model_len());
 }
 

@@ -56,7 +56,7 @@ class Routes {
   HttpResponse complete(const HttpRequest& request, Endpoint endpoint) const;
   // Throws RequestError 503 while there is none.
   const ServedModel& served_model() const;
-  RequestLimits limits(const ServedModel& model) const;
+  ParameterLimits limits(const ServedModel& model) const;
   // Body to fields; refuses another model's name.
   ParsedRequest parse(const nlohmann::json& body, Endpoint endpoint, const ServedModel& model) const;
 

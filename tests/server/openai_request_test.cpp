@@ -14,15 +14,15 @@ using nlohmann::json;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-RequestLimits limits() {
-  RequestLimits limits;
+ParameterLimits limits() {
+  ParameterLimits limits;
   limits.vocab_size = 258;
   limits.max_model_len = 100;
   return limits;
 }
 
 // A chat request with these fields besides `messages`.
-ParsedRequest parse_chat(const std::string& fields, const RequestLimits& with = limits()) {
+ParsedRequest parse_chat(const std::string& fields, const ParameterLimits& with = limits()) {
   const std::string messages = R"("messages": [{"role": "user", "content": "hi"}])";
   return parse_request(parse_json_body("{" + messages + (fields.empty() ? "" : ", ") + fields + "}", 64),
                        Endpoint::chat, with);
@@ -148,7 +148,7 @@ TEST(OpenAiRequest, DefaultsAreOpenAisUnlessTheModelSaysOtherwise) {
   EXPECT_EQ(parse_chat("").sampling.temperature, 1.0f);
   EXPECT_EQ(parse_chat("").sampling.top_p, 1.0f);
   EXPECT_EQ(parse_chat("").sampling.logprobs, -1);
-  RequestLimits with = limits();
+  ParameterLimits with = limits();
   with.defaults.temperature = 0.3f;
   with.defaults.top_k = 20;
   EXPECT_EQ(parse_chat("", with).sampling.temperature, 0.3f);
@@ -166,7 +166,7 @@ TEST(OpenAiRequest, NamesIgnoredFieldsAndRefusesThemWhenStrict) {
       R"("store": true, "best": 1, "metadata": null, "stream": true, "stream_options": {"include_obfuscation": false})";
   EXPECT_THAT(parse_chat(fields).ignored,
               testing::UnorderedElementsAre("store", "best", "stream_options.include_obfuscation"));
-  RequestLimits strict = limits();
+  ParameterLimits strict = limits();
   strict.strict = true;
   try {
     parse_chat(R"("best": 1)", strict);
@@ -209,7 +209,7 @@ TEST(OpenAiRequest, BadPromptsAreRefused) {
                             "[-1]", "[null]", "true"}) {
     EXPECT_THROW(prompts(value), RequestError) << value;
   }
-  RequestLimits two = limits();
+  ParameterLimits two = limits();
   two.max_prompts = 2;
   EXPECT_THROW(encode_prompts(json::parse(R"(["a", "b", "c"])"), FakeTokenizer(), two), RequestError);
 }
@@ -262,7 +262,7 @@ TEST(OpenAiRequest, AFreshSeedEachTimeUnlessGiven) {
 }
 
 TEST(OpenAiRequest, TheServersTimeoutWinsWhenShorter) {
-  RequestLimits with = limits();
+  ParameterLimits with = limits();
   with.request_timeout = 10;
   EXPECT_EQ(parse_chat("", with).timeout, 10);
   EXPECT_EQ(parse_chat(R"("timeout": 5)", with).timeout, 5);
