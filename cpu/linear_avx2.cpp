@@ -7,8 +7,10 @@ namespace tramontane {
 namespace {
 
 struct Isa {
-  static constexpr int kTilePanels = 1,
-                       kTileRows = 4;  // 8 accumulators, 4 weight vectors, 2 of the row: 16 registers
+  // 8 accumulators, 4 weight vectors, 2 of the row: 16 registers.
+  static constexpr int kTilePanels = 1, kTileRows = 4;
+  // From how many rows on codes are unpacked once for all row tiles; 0: never. Measured (README.md).
+  static constexpr int kExpandNibbleRows = 12, kExpandByteRows = 12;
 
   struct Vec {
     __m256 low, high;  // channels 0..7 and 8..15

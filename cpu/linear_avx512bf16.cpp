@@ -8,9 +8,10 @@ namespace tramontane {
 namespace {
 
 struct Isa {
-  static constexpr int kTilePanels = 4,
-                       kTileRows =
-                           6;  // 24 accumulators, 4 weight vectors, the row's pair, constants: 32 registers
+  // 24 accumulators, 4 weight vectors, the row's pair, constants: 32 registers.
+  static constexpr int kTilePanels = 4, kTileRows = 6;
+  // From how many rows on codes are unpacked once for all row tiles; 0: never. Measured (README.md).
+  static constexpr int kExpandNibbleRows = 0, kExpandByteRows = 32;
 
   using Vec = __m512;     // 16 FP32 lanes
   using Pair = __m512bh;  // 16 lanes of two BF16
