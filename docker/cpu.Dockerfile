@@ -12,14 +12,14 @@ COPY tokenizer tokenizer
 COPY engine engine
 COPY cpu cpu
 COPY server server
-RUN cmake --preset server && cmake --build --preset server --target tramontane
+RUN cmake --preset serve && cmake --build --preset serve --target tramontane
 
 FROM debian:12-slim
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libsentencepiece0 libicu72 libre2-9 libspdlog1.10 libfmt9 libssl3 ca-certificates curl \
+ && apt-get install -y --no-install-recommends libicu72 libspdlog1.10 libfmt9 libssl3 ca-certificates curl \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --no-create-home tramontane
-COPY --from=build /src/build/server/tramontane /usr/local/bin/tramontane
+COPY --from=build /src/build/serve/tramontane /usr/local/bin/tramontane
 COPY LICENSE /usr/share/doc/tramontane/LICENSE
 USER tramontane
 VOLUME /models

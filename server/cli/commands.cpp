@@ -9,6 +9,7 @@
 #include "server/cli/inspect.h"
 #include "server/cli/logits.h"
 #include "server/cli/serve.h"
+#include "server/cli/tokenize.h"
 
 namespace tramontane {
 namespace {
@@ -45,6 +46,28 @@ Command add_generate(CLI::App& app) {
   return {command, [o] { return run_generate(*o); }};
 }
 
+Command add_tokenize(CLI::App& app) {
+  CLI::App* command =
+      add_command(app, "tokenize", "Turn JSON strings on standard input into arrays of ids, one a line");
+  const auto o = std::make_shared<TokenizeOptions>();
+  command->add_option("--tokenizer", o->tokenizer, "SentencePiece file, .gguf file or directory with one")
+      ->required();
+  command->add_flag("--decode", o->decode, "The other way: arrays of ids into strings");
+  return {command, [o] { return run_tokenize(*o); }};
+}
+
+Command add_apply_template(CLI::App& app) {
+  CLI::App* command =
+      add_command(app, "apply-template",
+                  "Turn chat requests on standard input into the ids the model would see, one a line");
+  const auto o = std::make_shared<ApplyTemplateOptions>();
+  command->add_option("--tokenizer", o->tokenizer, "SentencePiece file, .gguf file or directory with one")
+      ->required();
+  command->add_option("--chat-template", o->chat_template,
+                      "v1, v2, v3 or chatml; without it chosen by the vocabulary");
+  return {command, [o] { return run_apply_template(*o); }};
+}
+
 Command add_inspect(CLI::App& app) {
   CLI::App* command = add_command(app, "inspect", "Show what a checkpoint holds, or write one tensor as F32");
   const auto o = std::make_shared<InspectOptions>();
@@ -79,7 +102,8 @@ Command add_options(CLI::App& app) {
 std::vector<Command> add_commands(CLI::App& app) {
   app.set_version_flag("--version", "tramontane " TRAMONTANE_VERSION);
   app.require_subcommand(1);
-  std::vector<Command> commands = {add_serve(app), add_generate(app), add_inspect(app), add_logits(app)};
+  std::vector<Command> commands = {add_serve(app),          add_generate(app), add_tokenize(app),
+                                   add_apply_template(app), add_inspect(app),  add_logits(app)};
   for (const Command& command : commands) name_environment_variables(*command.app);
   commands.push_back(add_options(app));
   return commands;

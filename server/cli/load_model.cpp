@@ -9,6 +9,7 @@
 #include "cpu/cpu_backend.h"
 #include "engine/memory_plan.h"
 #include "server/cli/load_display.h"
+#include "server/cli/load_tokenizer.h"
 #include "tokenizer/chat_template.h"
 #include "tokenizer/gguf_tokenizer.h"
 
@@ -30,9 +31,10 @@ std::string fingerprint(const std::string& text) {
   return fmt::format("fp_{:012x}", hash >> 16);
 }
 
-std::shared_ptr<const Tokenizer> load_tokenizer(const TokenizerSource& source, const std::string& file) {
-  if (!file.empty()) return load_sentencepiece_tokenizer(file);
-  if (!source.sentencepiece_file.empty()) return load_sentencepiece_tokenizer(source.sentencepiece_file.string());
+std::shared_ptr<const Tokenizer> tokenizer_of(const TokenizerSource& source, const std::string& path) {
+  if (!path.empty()) return load_tokenizer(path);
+  if (!source.sentencepiece_file.empty())
+    return load_sentencepiece_tokenizer(source.sentencepiece_file.string());
   if (source.gguf_metadata) return tokenizer_from_gguf(*source.gguf_metadata);
   throw std::runtime_error("the checkpoint has no tokenizer: give --tokenizer FILE");
 }
@@ -86,7 +88,7 @@ LoadedModel load_model(const ModelOptions& options, const EngineOptions& engine,
   served.config = checkpoint->config();
   served.defaults = checkpoint->generation_defaults();
   report("reading the tokenizer", 0);
-  served.tokenizer = load_tokenizer(checkpoint->tokenizer(), options.tokenizer);
+  served.tokenizer = tokenizer_of(checkpoint->tokenizer(), options.tokenizer);
   check_vocabulary(*served.tokenizer, served.config);
   served.chat_template = make_chat_template(served.tokenizer, options.chat_template);
 
@@ -97,7 +99,9 @@ LoadedModel load_model(const ModelOptions& options, const EngineOptions& engine,
                                   : "none (chat requests are refused; see --chat-template)",
              model.backend->description());
   fmt::print(stderr, "memory: {}\n",
-             plan_memory(served.config, checkpoint->weight_bytes(), model.backend->act_dtype(), engine, host_available_bytes()).to_string());
+             plan_memory(served.config, checkpoint->weight_bytes(), model.backend->act_dtype(), engine,
+                         host_available_bytes())
+                 .to_string());
   LoadDisplay display;
   model.engine =
       std::make_unique<Engine>(*model.backend, *checkpoint, engine, [&](uint64_t done, uint64_t total) {
