@@ -1,0 +1,72 @@
+"""Writes starting points for the checkpoint fuzzers: python tests/fuzz/make_seeds.py FOLDER, then fuzz_gguf FOLDER/gguf …
+
+Each is a small good file, so that the fuzzer's first mutations get past the header.
+"""
+
+import json
+import pathlib
+import struct
+import sys
+
+LAYER = {"attn_norm": [8], "ffn_norm": [8], "attn_q": [8, 8], "attn_k": [4, 8], "attn_v": [4, 8], "attn_output": [8, 8],
+         "ffn_gate": [32, 8], "ffn_up": [32, 8], "ffn_down": [8, 32]}  # fmt: skip
+SIZES = {"block_count": 1, "context_length": 64, "embedding_length": 8, "feed_forward_length": 32,
+         "attention.head_count": 2, "attention.head_count_kv": 1}  # fmt: skip
+# number -> (elements, bytes) of a block; down_proj's rows of 32 carry the quantised types.
+TYPES = {0: (1, 4), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 30: (1, 2)}
+
+
+def text(value):
+    return struct.pack("<Q", len(value)) + value.encode()
+
+
+def gguf(down_type):
+    meta = [text("general.architecture") + struct.pack("<I", 8) + text("llama")]
+    meta += [text("llama." + key) + struct.pack("<II", 4, value) for key, value in SIZES.items()]
+    meta.append(text("llama.attention.layer_norm_rms_epsilon") + struct.pack("<If", 6, 1e-5))
+    meta.append(text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b"))
+    tensors = {"token_embd": [6, 8], "output_norm": [8]} | {"blk.0." + name: shape for name, shape in LAYER.items()}
+    entries, data = b"", b""
+    for name, shape in tensors.items():
+        kind = down_type if name.endswith("ffn_down") else 0
+        block, size = TYPES[kind]
+        data += bytes(-len(data) % 32)
+        entries += text(name + ".weight") + struct.pack("<I", len(shape))
+        entries += b"".join(struct.pack("<Q", n) for n in reversed(shape)) + struct.pack("<IQ", kind, len(data))
+        count = 1
+        for n in shape:
+            count *= n
+        data += bytes(i % 251 for i in range(count // block * size))
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(meta)) + b"".join(meta) + entries
+    return head + bytes(-len(head) % 32) + data
+
+
+def safetensors(tensors):
+    header, at = {"__metadata__": {"format": "pt"}}, 0
+    for name, (dtype, shape, size) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    body = json.dumps(header).encode()
+    return struct.pack("<Q", len(body)) + body + bytes(at)
+
+
+HF = {"architectures": ["MistralForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 8, "head_dim": 16,
+      "num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 512, "rms_norm_eps": 1e-5, "sliding_window": None,
+      "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}, "eos_token_id": [2, 3],
+      "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}  # fmt: skip
+PARAMS = {"dim": 64, "n_layers": 2, "head_dim": 16, "hidden_dim": 128, "n_heads": 8, "n_kv_heads": 2, "norm_eps": 1e-5,
+          "vocab_size": 512, "rope_theta": 1e6}  # fmt: skip
+GGUF_KEYS = {"general.architecture": "llama", "llama.vocab_size": 512, "llama.attention.layer_norm_rms_epsilon": 1e-5} | {
+    "llama." + key: value for key, value in SIZES.items()
+}
+GENERATION = {"temperature": 0.7, "top_p": 0.9, "top_k": 50, "repetition_penalty": 1.1}
+MLX = {"bits": 4, "group_size": 64, "mode": "affine", "lm_head": {"bits": 8, "group_size": 32}, "model.norm": False}
+
+folder = pathlib.Path(sys.argv[1])
+seeds = {f"gguf/type{kind}": gguf(kind) for kind in TYPES}
+seeds["safetensors/two"] = safetensors({"a": ("BF16", [2, 3], 12), "b": ("U8", [4], 4)})
+for i, config in enumerate([HF, PARAMS, GGUF_KEYS, GENERATION, MLX]):
+    seeds[f"model_config/{i}"] = bytes([i]) + json.dumps(config).encode()
+for name, seed in seeds.items():
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(seed)
