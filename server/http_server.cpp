@@ -28,6 +28,7 @@ constexpr size_t kSpareThreads =
     32;  // beyond running and queued requests: health checks, refusals, idle connections
 constexpr size_t kMostThreads = 2048;
 constexpr size_t kOverflowConnections = 64;
+constexpr double kLongestDrain = 365.0 * 86400;  // seconds; what a clock can add
 constexpr auto kAbortGrace = std::chrono::seconds(5);  // for the error events of streams that are cut off
 
 size_t thread_limit(const ServerConfig& config) {
@@ -352,7 +353,7 @@ void HttpServer::Impl::run() {
 
 void HttpServer::Impl::drain() {
   state_.draining = true;
-  state_.wait_until_quiet(std::chrono::duration<double>(config_.drain_timeout));
+  state_.wait_until_quiet(std::chrono::duration<double>(std::min(config_.drain_timeout, kLongestDrain)));
   stop();
 }
 

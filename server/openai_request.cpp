@@ -100,7 +100,8 @@ ParameterLimits limits_of(const ServerConfig& config, const GenerationDefaults& 
   limits.max_prompts = std::max(1, config.max_queue);
   limits.vocab_size = vocab_size;
   limits.max_model_len = max_model_len;
-  limits.request_timeout = config.request_timeout;
+  constexpr double kLongest = 365.0 * 86400;  // seconds; what a clock can add
+  limits.request_timeout = std::min(config.request_timeout, kLongest);
   limits.strict = config.strict;
   limits.defaults = defaults;
   return limits;
