@@ -25,6 +25,7 @@ BlockManager::BlockManager(int32_t n_blocks) : n_blocks_(n_blocks) {
   CHECK_GE(n_blocks, 1);
   blocks_.resize(static_cast<size_t>(n_blocks));
   free_.reserve(blocks_.size());
+  counted_.reserve(blocks_.size());
   for (int32_t id = n_blocks - 1; id >= 0; --id) free_.push_back(id);
   buckets_.assign(std::bit_ceil(2 * blocks_.size()), -1);
   // Only speed depends on the hash; a seed that clients cannot know keeps them from filling one bucket on purpose.
@@ -171,7 +172,8 @@ void BlockManager::remove_idle(int32_t id) {
 }
 
 void BlockManager::check(std::span<const Sequence* const> sequences) const {
-  std::vector<int32_t> references(blocks_.size(), 0);
+  std::vector<int32_t>& references = counted_;
+  references.assign(blocks_.size(), 0);
   for (const Sequence* sequence : sequences) {
     CHECK_LE(sequence->n_computed, sequence->length());
     CHECK_LE(sequence->n_computed, static_cast<int32_t>(sequence->blocks.size()) * kBlockTokens);

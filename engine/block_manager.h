@@ -79,6 +79,7 @@ class BlockManager {
   uint64_t hash_seed_;
   uint64_t next_content_ = 1;
   std::unordered_map<std::string, uint64_t> roots_;
+  mutable std::vector<int32_t> counted_;   // check()'s own: it runs after every step in debug builds
 };
 
 }  // namespace tramontane

@@ -10,7 +10,9 @@
 namespace {
 thread_local uint64_t allocations = 0;
 
-void* counted(size_t size, size_t alignment = alignof(std::max_align_t)) {
+// Neither is inlined: the compiler would warn of free() on what operator new gave, which is right here.
+[[gnu::noinline]] void release(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void* counted(size_t size, size_t alignment = alignof(std::max_align_t)) {
   ++allocations;
   size = (size + alignment - 1) / alignment * alignment;
   if (void* memory = std::aligned_alloc(alignment, size == 0 ? alignment : size)) return memory;
@@ -22,14 +24,14 @@ void* operator new(size_t size) { return counted(size); }
 void* operator new[](size_t size) { return counted(size); }
 void* operator new(size_t size, std::align_val_t alignment) { return counted(size, static_cast<size_t>(alignment)); }
 void* operator new[](size_t size, std::align_val_t alignment) { return counted(size, static_cast<size_t>(alignment)); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
+void operator delete(void* memory) noexcept { release(memory); }
+void operator delete[](void* memory) noexcept { release(memory); }
+void operator delete(void* memory, size_t) noexcept { release(memory); }
+void operator delete[](void* memory, size_t) noexcept { release(memory); }
+void operator delete(void* memory, std::align_val_t) noexcept { release(memory); }
+void operator delete[](void* memory, std::align_val_t) noexcept { release(memory); }
+void operator delete(void* memory, size_t, std::align_val_t) noexcept { release(memory); }
+void operator delete[](void* memory, size_t, std::align_val_t) noexcept { release(memory); }
 
 namespace tramontane {
 namespace {
@@ -46,7 +48,7 @@ class StepWatcher : public ForwardingBackend {
 };
 
 TEST(StepPath, AllocatesNothing) {
-  const auto cpu = make_cpu_backend({.threads = 2});
+  const auto cpu = make_cpu_backend({.threads = 2, .kernels = ""});
   StepWatcher watcher(*cpu);
   // 40 blocks for 8 sequences that grow to 7 blocks each: they are preempted and admitted again while we count.
   Engine engine(watcher, tiny_checkpoint(), {.max_sequences = 8, .step_tokens = 24, .kv_cache_bytes = 40 * 6144});

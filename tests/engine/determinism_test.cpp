@@ -31,15 +31,30 @@ std::vector<GenerateRequest> make_requests() {
   return requests;
 }
 
-std::vector<AnswerRecord> answer_one_by_one(Engine& engine) {
+// Short prompts and long answers: each grows by 4 or 5 blocks while it runs.
+std::vector<GenerateRequest> make_growing_requests() {
+  std::vector<GenerateRequest> requests;
+  for (uint64_t i = 0; i < 5; ++i) {
+    GenerateRequest request = make_request(make_prompt(200 + i, 5 + 4 * static_cast<int32_t>(i), 32768), 70);
+    request.sampling.ignore_eos = true;
+    request.sampling.temperature = i % 2 == 0 ? 0.0f : 1.0f;
+    request.sampling.seed = i;
+    request.sampling.logprobs = 2;
+    if (i == 1) request.sampling.prompt_logprobs = 2;
+    requests.push_back(std::move(request));
+  }
+  return requests;
+}
+
+std::vector<AnswerRecord> answer_one_by_one(Engine& engine, const std::vector<GenerateRequest>& requests = make_requests()) {
   std::vector<AnswerRecord> answers;
-  for (const GenerateRequest& request : make_requests()) answers.push_back(collect(*engine.submit(request))[0]);
+  for (const GenerateRequest& request : requests) answers.push_back(collect(*engine.submit(request))[0]);
   return answers;
 }
 
-std::vector<AnswerRecord> answer_together(Engine& engine) {
+std::vector<AnswerRecord> answer_together(Engine& engine, const std::vector<GenerateRequest>& requests = make_requests()) {
   std::vector<std::shared_ptr<Generation>> generations;
-  for (GenerateRequest& request : make_requests()) generations.push_back(engine.submit(std::move(request)));
+  for (const GenerateRequest& request : requests) generations.push_back(engine.submit(request));
   std::vector<AnswerRecord> answers;
   for (const auto& generation : generations) answers.push_back(collect(*generation)[0]);
   return answers;
@@ -95,12 +110,18 @@ TEST_P(SameTokens, OnAPrefixHit) {
 
 TEST_P(SameTokens, AfterPreemptions) {
   const auto cpu = backend();
+  const auto requests = make_growing_requests();
+  Engine roomy(*cpu, tiny_checkpoint(), {.kv_cache_bytes = kPlenty, .prefix_cache = false});
+  const auto expected = answer_one_by_one(roomy, requests);
+  EXPECT_EQ(roomy.stats().preemptions, 0u);
+  roomy.stop();
   for (const bool prefix_cache : {false, true}) {
-    // 12 blocks: a long request takes 8 of them, so the ones that run together push each other out.
-    Engine engine(*cpu, tiny_checkpoint(), {.step_tokens = 48, .kv_cache_bytes = 12 * 6144, .prefix_cache = prefix_cache, .check_invariants = true});
-    expect_same(answer_together(engine), alone());
+    // 12 blocks: all five begin, and two of them at their full length take everything.
+    Engine engine(*cpu, tiny_checkpoint(),
+                  {.step_tokens = 48, .kv_cache_bytes = 12 * 6144, .prefix_cache = prefix_cache, .check_invariants = true});
+    expect_same(answer_together(engine, requests), expected);
     engine.stop();
-    EXPECT_GT(engine.stats().preemptions, 0u);
+    EXPECT_GT(engine.stats().preemptions, 1u);
     EXPECT_GT(engine.stats().recomputed_tokens, 0u);
   }
 }

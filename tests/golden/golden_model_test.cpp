@@ -85,7 +85,7 @@ class GoldenModelTest : public testing::TestWithParam<ModelCase> {
   const AllLogits& f32_logits() {
     static std::map<std::string, AllLogits> known;
     AllLogits& logits = known[golden_.name];
-    if (logits.empty()) logits = score_prompts(*make_cpu_backend({.f32 = true}), *checkpoint_, golden_, 64);
+    if (logits.empty()) logits = score_prompts(*make_cpu_backend({.kernels = "", .f32 = true}), *checkpoint_, golden_, 64);
     return logits;
   }
   std::span<const float> row(const AllLogits& logits, size_t prompt, size_t position) const {
