@@ -21,7 +21,9 @@ bool supported(int64_t bits, int64_t group) {
 
 int64_t integer_of(const json& block, const char* key) {
   const auto found = block.find(key);
-  return found != block.end() && found->is_number_unsigned() && *found <= 1024 ? found->get<int64_t>() : 0;
+  return found != block.end() && found->is_number_integer() && *found >= 1 && *found <= 1024
+             ? found->get<int64_t>()
+             : 0;
 }
 
 // {"bits": 4, "group_size": 64, "mode": "affine"} -> bits, group; throws for anything that is not supported.

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <ostream>
 
 #include "tests/support/golden.h"
 
@@ -148,6 +149,10 @@ struct Refusal {
   json value;
   std::string expected;
 };
+// How GoogleTest shows a case.
+[[maybe_unused]] std::ostream& operator<<(std::ostream& out, const Refusal& test) {
+  return out << test.name;
+}
 class HfRefusal : public testing::TestWithParam<Refusal> {};
 
 TEST_P(HfRefusal, IsNamed) {

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <ostream>
+
 #include "tests/weights/builders.h"
 
 namespace tramontane {
@@ -35,6 +37,10 @@ std::string nested_arrays(int depth) {
 struct Fault {
   std::string name, bytes, expected;
 };
+// How GoogleTest shows a case.
+[[maybe_unused]] std::ostream& operator<<(std::ostream& out, const Fault& test) {
+  return out << test.name;
+}
 class GgufFault : public testing::TestWithParam<Fault> {};
 
 TEST_P(GgufFault, IsNamed) {

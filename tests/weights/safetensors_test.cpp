@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <ostream>
 
 #include "engine/weights/safetensors_writer.h"
 #include "tests/weights/builders.h"
@@ -29,6 +30,10 @@ std::string one_tensor(const std::string& entry, size_t data = 64) {
 struct Fault {
   std::string name, bytes, expected;
 };
+// How GoogleTest shows a case.
+[[maybe_unused]] std::ostream& operator<<(std::ostream& out, const Fault& test) {
+  return out << test.name;
+}
 
 class SafetensorsFault : public testing::TestWithParam<Fault> {};
 
