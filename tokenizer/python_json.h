@@ -25,7 +25,7 @@ struct PythonJson {
   using Object = std::vector<Member>;  // in order of first appearance; a duplicate key's last value wins, at
                                        // the first one's place
 
-  std::variant<std::nullptr_t, bool, PythonNumber, std::string, Array, Object> value = nullptr;
+  std::variant<std::nullptr_t, bool, PythonNumber, std::string, Array, Object> value;  // null unless set
 
   bool is_null() const { return std::holds_alternative<std::nullptr_t>(value); }
   // The value as that type; null when it is another.
