@@ -64,7 +64,7 @@ CLI::Validator byte_size() {
               return error.what();
             }
           },
-          "SIZE"};
+          ""};
 }
 
 constexpr int32_t kMaxInt = std::numeric_limits<int32_t>::max();
@@ -77,8 +77,10 @@ CLI::Option* declare(CLI::App& command, const std::string& flag, T& target, cons
 }
 template <typename T>
 CLI::Option* declare(CLI::App& command, const std::string& flag, T& target, const std::string& meaning,
-                     const CLI::Validator& check) {
-  return declare(command, flag, target, meaning)->check(check);
+                     CLI::Validator check) {
+  // What is allowed stands in the type's place: "--port 0..65535", not "--port INT:0..65535".
+  CLI::Option* option = declare(command, flag, target, meaning)->type_name(check.get_description());
+  return option->check(check.description(""));
 }
 
 void apply_config_file(CLI::App& command, const std::string& path) {
@@ -169,7 +171,8 @@ void add_model_options(CLI::App& command, ModelOptions& o) {
           "Token budget of one step; longer prompts are computed in chunks", in_range(1, 65536));
   declare(command, "--kv-cache-bytes", o.kv_cache_bytes,
           "Memory for keys and values (512MB, 4GiB); 0: what memory allows")
-      ->transform(byte_size());
+      ->transform(byte_size())
+      ->type_name("SIZE");
   command
       .add_flag("--prefix-cache,!--no-prefix-cache", o.prefix_cache,
                 "Share computed prefixes between requests")
@@ -197,7 +200,8 @@ void add_server_options(CLI::App& command, ServerConfig& c) {
   declare(command, "--max-body-bytes", c.max_body_bytes,
           "Largest request body (16MiB); larger ones are answered 413",
           in_range<int64_t>(1, int64_t{1} << 31))
-      ->transform(byte_size());
+      ->transform(byte_size())
+      ->type_name("SIZE up to 2GiB");
   declare(command, "--max-n", c.max_n, "Largest n of a request", in_range(1, 1024));
   declare(command, "--max-stop", c.max_stop, "Most stop strings of a request", in_range(0, 1024));
   declare(command, "--max-logit-bias", c.max_logit_bias, "Most logit_bias entries of a request",
@@ -254,8 +258,7 @@ std::string options_markdown(const CLI::App& command) {
   };
   for (const CLI::Option* option : command.get_options()) {
     if (option == command.get_help_ptr()) continue;
-    std::string values = option->get_type_name();
-    if (!values.empty() && values.front() == ':') values.erase(0, 1);
+    const std::string values = option->get_type_name();
     std::string fallback = option->get_default_str();
     if (fallback == "[]" || fallback == "\"\"") fallback.clear();
     if (option->get_required()) fallback = "required";

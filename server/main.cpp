@@ -32,7 +32,7 @@ int main(int argc, char** argv) try {
   for (const tramontane::Command& command : commands) {
     if (command.app->parsed()) return command.run();
   }
-  return fail("no subcommand", 2);
+  return fail("expected a subcommand, such as serve or generate (see tramontane --help)", 2);
 } catch (const std::exception& error) {
   return fail(error.what(), 1);
 }

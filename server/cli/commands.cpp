@@ -101,7 +101,6 @@ Command add_options(CLI::App& app) {
 
 std::vector<Command> add_commands(CLI::App& app) {
   app.set_version_flag("--version", "tramontane " TRAMONTANE_VERSION);
-  app.require_subcommand(1);
   std::vector<Command> commands = {add_serve(app),          add_generate(app), add_tokenize(app),
                                    add_apply_template(app), add_inspect(app),  add_logits(app)};
   for (const Command& command : commands) name_environment_variables(*command.app);

@@ -11,6 +11,7 @@
 #include <stdexcept>
 
 #include "server/cli/load_model.h"
+#include "server/cli/log_setup.h"
 #include "server/cli/signals.h"
 #include "tokenizer/stream_decoder.h"
 
@@ -97,6 +98,7 @@ int stream_answer(Generation& generation, StreamDecoder decoder, const Signals& 
 
 int run_generate(const GenerateOptions& options) {
   check_consistent(options.model);
+  set_up_logging("warn", "text");
   const Signals signals;
   const std::string prompt = read_prompt(options.prompt);
   const LoadedModel model = load_model(options.model, engine_options(options.model, 1, INT32_MAX), {},

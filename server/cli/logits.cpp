@@ -22,7 +22,8 @@ std::vector<int32_t> read_ids(const std::string& path) {
   std::vector<int32_t> ids;
   for (const auto& value : json) {
     if (!value.is_number_integer() || value < 0 || value > INT32_MAX) {
-      throw std::runtime_error(path + ": expected token ids, entry " + std::to_string(ids.size()) + " is " + value.dump());
+      throw std::runtime_error(path + ": expected token ids, entry " + std::to_string(ids.size()) + " is " +
+                               value.dump());
     }
     ids.push_back(value.get<int32_t>());
   }
@@ -37,11 +38,13 @@ int run_logits(const LogitsOptions& options) {
   const auto backend = make_backend(options.model);
   const int64_t vocab = checkpoint->config().vocab_size;
   std::vector<float> logits(ids.size() * static_cast<size_t>(vocab));
-  score(*backend, *checkpoint, ids, options.model.step_tokens, [&](int32_t first_row, std::span<const float> rows) {
-    std::copy(rows.begin(), rows.end(), logits.begin() + first_row * vocab);
-  });
+  score(*backend, *checkpoint, ids, options.model.step_tokens,
+        [&](int32_t first_row, std::span<const float> rows) {
+          std::copy(rows.begin(), rows.end(), logits.begin() + first_row * vocab);
+        });
   write_safetensors_f32(options.out, {{"logits", {static_cast<int64_t>(ids.size()), vocab}, logits}});
-  std::fprintf(stderr, "wrote logits [%zu, %lld] to %s\n", ids.size(), static_cast<long long>(vocab), options.out.c_str());
+  std::fprintf(stderr, "wrote logits [%zu, %lld] to %s\n", ids.size(), static_cast<long long>(vocab),
+               options.out.c_str());
   return 0;
 }
 

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "server/cli/load_model.h"
+#include "server/cli/log_setup.h"
 #include "server/cli/signals.h"
 #include "server/http_server.h"
 
@@ -85,7 +86,9 @@ void wait_and_drain(const Signals& signals, HttpServer& server, double drain_tim
 
 int run_serve(const ServerConfig& config) {
   check_consistent(config);
+  set_up_logging(config.log_level, config.log_format);
   const Signals signals;
+  LoadedModel model;  // outlives the threads that answer from it
   HttpServer server(config);
   ServingThread serving(server);
   if (!is_loopback(config.host) && config.api_keys.empty() && config.api_key_file.empty()) {
@@ -93,8 +96,6 @@ int run_serve(const ServerConfig& config) {
         "--host {} is reachable from other machines and no --api-key is set: anyone can use this server",
         config.host);
   }
-  // The model outlives run(): the serving thread is joined before it goes, below on every way out.
-  LoadedModel model;
   try {
     model = load_model(config.model, engine_options(config.model, config.max_queue, config.max_queue_tokens),
                        config.served_model_name, [&](const std::string& what, double share) {
