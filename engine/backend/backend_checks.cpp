@@ -28,7 +28,9 @@ class Checker {
     CHECK(!view.empty(), op_ + ": " + std::string(name) + " has no memory");
     CHECK(view.dtype == dtype, op_ + ": " + std::string(name) + " is " + std::string(name_of(view.dtype)) +
                                    ", must be " + std::string(name_of(dtype)));
-    at_most("width of " + std::string(name), view.cols, "its row stride", view.row_stride);
+    // Spelled out: at_most would be given a string that is built on every step.
+    CHECK(view.cols <= view.row_stride,
+          quote(op_, "width of " + std::string(name), view.cols, "its row stride", view.row_stride));
   }
 
   void matrix(const Matrix& w) const { CHECK(w.codes.data() != nullptr, op_ + ": w was not uploaded"); }
