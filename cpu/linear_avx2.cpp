@@ -9,7 +9,10 @@ namespace {
 struct Isa {
   // 8 accumulators, 4 weight vectors, 2 of the row: 16 registers.
   static constexpr int kTilePanels = 1, kTileRows = 4;
-  // From how many rows on codes are unpacked once for all row tiles; 0: never. Measured (README.md).
+  // From kFoldRows rows on, quantised tiles have kFoldPanels panels. Measured, as the next line is
+  // (README.md).
+  static constexpr int kFoldRows = 1, kFoldPanels = 1;
+  // From how many rows on codes are unpacked once for all row tiles; 0: never.
   static constexpr int kExpandNibbleRows = 12, kExpandByteRows = 12;
 
   struct Vec {

@@ -8,7 +8,10 @@ namespace {
 
 struct Isa {
   static constexpr int kTilePanels = 4, kTileRows = 4;  // 16 accumulators, 8 weight vectors, 2 of the row
-  // From how many rows on codes are unpacked once for all row tiles; 0: never. Measured (README.md).
+  // From kFoldRows rows on, quantised tiles have kFoldPanels panels. Measured, as the next line is
+  // (README.md).
+  static constexpr int kFoldRows = 12, kFoldPanels = 4;
+  // From how many rows on codes are unpacked once for all row tiles; 0: never.
   static constexpr int kExpandNibbleRows = 0, kExpandByteRows = 64;
 
   using Vec = __m512;

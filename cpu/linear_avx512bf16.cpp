@@ -10,7 +10,10 @@ namespace {
 struct Isa {
   // 24 accumulators, 4 weight vectors, the row's pair, constants: 32 registers.
   static constexpr int kTilePanels = 4, kTileRows = 6;
-  // From how many rows on codes are unpacked once for all row tiles; 0: never. Measured (README.md).
+  // From kFoldRows rows on, quantised tiles have kFoldPanels panels. Measured, as the next line is
+  // (README.md).
+  static constexpr int kFoldRows = 12, kFoldPanels = 2;
+  // From how many rows on codes are unpacked once for all row tiles; 0: never.
   static constexpr int kExpandNibbleRows = 0, kExpandByteRows = 32;
 
   using Vec = __m512;     // 16 FP32 lanes

@@ -193,7 +193,7 @@ class PackedLinear : public testing::TestWithParam<std::tuple<size_t, size_t>> {
  protected:
   const Linear& linear() const { return *kernels()[std::get<0>(GetParam())].linear; }
   Format format() const { return formats()[std::get<1>(GetParam())]; }
-  // The smallest k of this format, and one past a k block of the kernels (1,024) by a group that fills
+  // The smallest k of this format, and one past k blocks of the kernels (1,024) by a group that fills
   // nothing.
   int64_t small_k() const { return format().quant ? format().quant->group : 2; }
   int64_t long_k() const { return 2048 + 3 * small_k(); }
