@@ -40,6 +40,12 @@ std::string with_plain_spaces(std::string_view piece) {
   return out;
 }
 
+// A word is a run of spaces and what follows it up to the next space.
+size_t end_of_word(std::string_view text, size_t begin) {
+  while (text.substr(begin).starts_with(kSpace)) begin += kSpace.size();
+  return std::min(text.find(kSpace, begin), text.size());
+}
+
 // "<0x0A>" to 10.
 std::optional<unsigned char> byte_of_piece(std::string_view piece) {
   constexpr std::string_view kHex = "0123456789ABCDEF";
@@ -128,6 +134,7 @@ class SentencePieceTokenizer : public Tokenizer {
     const auto found = mergeable_.find(text);
     return found == mergeable_.end() ? -1 : found->second;
   }
+  void encode_word(std::string_view word, Merger& merger, std::vector<int32_t>& ids) const;
   void append_ids(std::string_view symbol, const UnusedMerges& unused, std::vector<int32_t>& ids) const;
 
   SentencePieceVocabulary vocabulary_;
@@ -141,6 +148,8 @@ class SentencePieceTokenizer : public Tokenizer {
     return ids;
   }();
   size_t longest_ = 0;
+  bool words_are_independent_ =
+      true;  // no piece reaches over the beginning of a word: words may be merged one by one
   int32_t unk_id_ = -1, bos_id_ = -1, eos_id_ = -1;
 };
 
@@ -165,6 +174,11 @@ void SentencePieceTokenizer::index_piece(int32_t id) {
     fail(where + ": \"" + piece.text.substr(0, 40) + "\" is already defined");
   }
   if (mergeable) longest_ = std::max(longest_, piece.text.size());
+  // An unused piece is taken apart as it was last put together anywhere in the text, so words then depend on
+  // each other, too.
+  if (mergeable && (end_of_word(piece.text, 0) != piece.text.size() || piece.type == PieceType::unused)) {
+    words_are_independent_ = false;
+  }
   if (piece.type == PieceType::user_defined)
     user_defined_[static_cast<unsigned char>(piece.text[0])].push_back(id);
 }
@@ -187,7 +201,7 @@ int32_t SentencePieceTokenizer::user_defined_at(std::string_view text) const {
 
 // One symbol for each character, and one frozen symbol for each user-defined piece.
 void SentencePieceTokenizer::split(std::string_view text, std::vector<MergeSymbol>& symbols) const {
-  symbols.reserve(text.size());
+  symbols.clear();
   for (size_t begin = 0; begin < text.size();) {
     const int32_t id = user_defined_at(text.substr(begin));
     const size_t length = id >= 0 ? vocabulary_.pieces[id].text.size() : utf8_head(text.substr(begin)).length;
@@ -221,22 +235,31 @@ std::vector<int32_t> SentencePieceTokenizer::encode(std::string_view text) const
   const std::string spaced = with_visible_spaces(is_valid_utf8(text) ? std::string(text) : repair_utf8(text),
                                                  vocabulary_.add_dummy_prefix);
   const std::string_view view = spaced;
+  std::vector<int32_t> ids;
+  ids.reserve(view.size() / 3);
   Merger merger;
-  split(view, merger.symbols);
+  for (size_t begin = 0; begin < view.size();) {
+    const size_t end = words_are_independent_ ? end_of_word(view, begin) : view.size();
+    encode_word(view.substr(begin, end - begin), merger, ids);
+    begin = end;
+  }
+  return ids;
+}
+
+void SentencePieceTokenizer::encode_word(std::string_view word, Merger& merger,
+                                         std::vector<int32_t>& ids) const {
+  split(word, merger.symbols);
   UnusedMerges unused;
   merger.run([&](const MergeSymbol& left, const MergeSymbol& right) -> std::optional<MergeResult> {
-    const std::string_view both = view.substr(left.begin, left.length + right.length);
+    const std::string_view both = word.substr(left.begin, left.length + right.length);
     const int32_t id = find_mergeable(both);
     if (id < 0) return std::nullopt;
     if (vocabulary_.pieces[id].type == PieceType::unused) unused[both] = left.length;
     return MergeResult{vocabulary_.pieces[id].score, id};
   });
-  std::vector<int32_t> ids;
-  ids.reserve(view.size() / 3);
   for (const MergeSymbol& symbol : merger.symbols) {
-    if (symbol.length > 0) append_ids(view.substr(symbol.begin, symbol.length), unused, ids);
+    if (symbol.length > 0) append_ids(word.substr(symbol.begin, symbol.length), unused, ids);
   }
-  return ids;
 }
 
 void SentencePieceDecoder::append(int32_t id, std::string& out) {
