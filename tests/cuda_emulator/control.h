@@ -1,0 +1,41 @@
+// The emulator's own calls, for tests. They are looked up in the process, so that a test program links to any
+// CUDA runtime and runs on a real GPU too.
+#pragma once
+
+#include <dlfcn.h>
+
+#include <string>
+
+namespace tramontane::emulator {
+
+// Whether this process runs on the emulator; false on a real CUDA runtime.
+inline bool is_emulated() {
+  return dlsym(RTLD_DEFAULT, "cudaEmulatorReport") != nullptr;
+}
+
+// Sets an option by its name in options.h. False when there is none of that name or value, or no emulator.
+inline bool set(const char* name, const char* value) {
+  const auto call =
+      reinterpret_cast<int (*)(const char*, const char*)>(dlsym(RTLD_DEFAULT, "cudaEmulatorSet"));
+  return call && call(name, value) == 0;
+}
+
+// What the last fault or refused call said.
+inline std::string report() {
+  const auto call = reinterpret_cast<const char* (*)()>(dlsym(RTLD_DEFAULT, "cudaEmulatorReport"));
+  return call ? call() : "";
+}
+
+// The instructions of all kernels in this process that the emulator does not know, one a line.
+inline std::string unsupported() {
+  const auto call = reinterpret_cast<const char* (*)()>(dlsym(RTLD_DEFAULT, "cudaEmulatorUnsupported"));
+  return call ? call() : "";
+}
+
+// How many kernels this process has registered.
+inline int kernels() {
+  const auto call = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "cudaEmulatorKernels"));
+  return call ? call() : 0;
+}
+
+}  // namespace tramontane::emulator

@@ -1,0 +1,67 @@
+#include "tests/cuda_emulator/module.h"
+
+#include <cstring>
+#include <stdexcept>
+#include <vector>
+
+#include "tests/cuda_emulator/device_memory.h"
+#include "tests/cuda_emulator/fault.h"
+#include "tests/cuda_emulator/lowering.h"
+
+namespace tramontane::emulator {
+
+Module::Module(ptx::Module source) : source_(std::move(source)) {
+  load();
+}
+
+void Module::load() {
+  const std::lock_guard lock(mutex_);
+  kernels_.clear();  // addresses are constants in them
+  variables_.clear();
+  for (const auto& variable : source_.variables) {
+    if (variable->space != ptx::Space::kGlobal && variable->space != ptx::Space::kConst) continue;
+    if (variable->is_extern)
+      throw std::runtime_error("PTX variable " + variable->name +
+                               " lies in another module (-rdc is not supported)");
+    const u64 address = DeviceMemory::instance().allocate(variable->bytes);
+    if (!address) throw Fault(cudaErrorMemoryAllocation, "no memory for the variable " + variable->name);
+    variables_[variable->name] = {address, variable->bytes};
+  }
+  for (const auto& variable : source_.variables)
+    if (variables_.contains(variable->name)) initialize(*variable);
+}
+
+void Module::initialize(const ptx::Variable& variable) {
+  std::vector<u8> bytes(variable.bytes);
+  u64 at = 0;
+  for (const ptx::Initializer& value : variable.values) {
+    u64 bits = value.bits;
+    if (!value.symbol.empty()) {
+      const auto symbol = variables_.find(value.symbol);
+      if (symbol == variables_.end())
+        throw std::runtime_error("PTX variable " + variable.name + ": unknown address of " + value.symbol);
+      bits += symbol->second.address;
+    }
+    if (at + variable.element_size > bytes.size())
+      throw std::runtime_error("PTX variable " + variable.name + ": too many values");
+    std::memcpy(bytes.data() + at, &bits, variable.element_size);
+    at += variable.element_size;
+  }
+  DeviceMemory::instance().copy_in(variables_[variable.name].address, bytes.data(), bytes.size());
+}
+
+const Kernel* Module::kernel(const std::string& name) {
+  const auto function = source_.functions.find(name);
+  if (function == source_.functions.end() || !function->second.is_entry) return nullptr;
+  const std::lock_guard lock(mutex_);
+  std::unique_ptr<Kernel>& kernel = kernels_[name];
+  if (!kernel) kernel = std::make_unique<Kernel>(lower(source_, function->second, variables_));
+  return kernel.get();
+}
+
+const GlobalVariable* Module::variable(const std::string& name) const {
+  const auto it = variables_.find(name);
+  return it == variables_.end() ? nullptr : &it->second;
+}
+
+}  // namespace tramontane::emulator

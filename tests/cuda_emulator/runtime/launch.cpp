@@ -1,0 +1,55 @@
+#include "tests/cuda_emulator/runtime/launch.h"
+
+#include <cuda_runtime_api.h>
+
+#include <cstring>
+
+#include "tests/cuda_emulator/executor.h"
+#include "tests/cuda_emulator/runtime/device.h"
+
+namespace tramontane::emulator {
+namespace {
+
+std::string text(const Dim& d) {
+  return std::to_string(d.x) + "x" + std::to_string(d.y) + "x" + std::to_string(d.z);
+}
+
+void check(const Function& function, const Kernel& kernel, Dim grid, Dim block, std::size_t dynamic_shared) {
+  const cudaDeviceProp& device = device_properties();
+  const auto fits = [](u32 value, int most) { return value > 0 && value <= static_cast<u32>(most); };
+  require(fits(grid.x, device.maxGridSize[0]) && fits(grid.y, device.maxGridSize[1]) &&
+              fits(grid.z, device.maxGridSize[2]),
+          kernel.name + ": grid " + text(grid) + " is not possible", cudaErrorInvalidConfiguration);
+  require(fits(block.x, device.maxThreadsDim[0]) && fits(block.y, device.maxThreadsDim[1]) &&
+              fits(block.z, device.maxThreadsDim[2]) &&
+              block.volume() <= static_cast<u64>(device.maxThreadsPerBlock),
+          kernel.name + ": block " + text(block) + " is not possible", cudaErrorInvalidConfiguration);
+  require(block.volume() <= kernel.max_threads,
+          kernel.name + ": block " + text(block) + " is larger than its __launch_bounds__",
+          cudaErrorInvalidValue);
+  require(dynamic_shared <= static_cast<std::size_t>(function.max_dynamic_shared) &&
+              kernel.static_shared + dynamic_shared <= device.sharedMemPerBlockOptin,
+          kernel.name + ": " + std::to_string(dynamic_shared) +
+              " bytes of dynamic shared memory, allowed are " + std::to_string(function.max_dynamic_shared) +
+              " (cudaFuncAttributeMaxDynamicSharedMemorySize)");
+}
+
+}  // namespace
+
+void launch_kernel(Runtime& runtime, Function& function, Dim grid, Dim block, void** arguments,
+                   std::size_t dynamic_shared, cudaStream_t stream) {
+  const Kernel* kernel = function.kernel();
+  check(function, *kernel, grid, block, dynamic_shared);
+  Launch launch{
+      kernel, grid, block, static_cast<u32>(dynamic_shared), std::vector<u8>(kernel->parameter_bytes), 0};
+  for (std::size_t k = 0; k < kernel->parameters.size(); ++k)
+    std::memcpy(launch.parameters.data() + kernel->parameters[k].offset, arguments[k],
+                kernel->parameters[k].bytes);
+  runtime.streams.submit(runtime.streams.get(stream), [&runtime, launch = std::move(launch)] {
+    Launch now = launch;  // a graph launches it many times
+    now.id = ++runtime.launches;
+    run_launch(now);
+  });
+}
+
+}  // namespace tramontane::emulator
