@@ -8,15 +8,22 @@
 namespace tramontane {
 namespace {
 
-// Counts of the arrays in the order of their places in the device buffer: tokens, positions, slots, q_starts, kv_lens, logit_rows,
-// block_table.
+// Counts of the arrays in the order of their places in the device buffer: tokens, positions, slots, q_starts,
+// kv_lens, logit_rows, block_table.
 std::array<int64_t, 7> array_sizes(const BatchLimits& l) {
-  return {l.max_tokens,    l.max_tokens, l.max_tokens, int64_t{l.max_sequences} + 1,
-          l.max_sequences, l.max_logits, int64_t{l.max_sequences} * l.max_blocks};
+  return {l.max_tokens,
+          l.max_tokens,
+          l.max_tokens,
+          int64_t{l.max_sequences} + 1,
+          l.max_sequences,
+          l.max_logits,
+          int64_t{l.max_sequences} * l.max_blocks};
 }
 
 // Arrays start at 64 bytes: no two share a cache line, and every vector load of their start is aligned.
-size_t padded_bytes(int64_t count) { return (static_cast<size_t>(count) * sizeof(int32_t) + 63) / 64 * 64; }
+size_t padded_bytes(int64_t count) {
+  return (static_cast<size_t>(count) * sizeof(int32_t) + 63) / 64 * 64;
+}
 
 }  // namespace
 
@@ -28,7 +35,8 @@ uint64_t Batch::workspace_bytes(const BatchLimits& limits) {
 
 Batch::Batch(Backend& backend, const BatchLimits& limits) : backend_(backend), limits_(limits) {
   device_ = backend.allocate(workspace_bytes(limits), "batch");
-  const std::array<Array*, 7> arrays = {&tokens_, &positions_, &slots_, &q_starts_, &kv_lens_, &logit_rows_, &block_table_};
+  const std::array<Array*, 7> arrays = {&tokens_,  &positions_,  &slots_,      &q_starts_,
+                                        &kv_lens_, &logit_rows_, &block_table_};
   const auto sizes = array_sizes(limits);
   std::byte* place = device_.data();
   for (size_t i = 0; i < arrays.size(); ++i) {
@@ -40,12 +48,14 @@ Batch::Batch(Backend& backend, const BatchLimits& limits) : backend_(backend), l
 }
 
 void Batch::clear() {
-  for (Array* array : {&tokens_, &positions_, &slots_, &kv_lens_, &logit_rows_, &block_table_}) array->host.clear();
+  for (Array* array : {&tokens_, &positions_, &slots_, &kv_lens_, &logit_rows_, &block_table_})
+    array->host.clear();
   q_starts_.host.assign(1, 0);
   max_q_ = max_kv_ = 0;
 }
 
-void Batch::add(std::span<const int32_t> tokens, int32_t first_position, std::span<const int32_t> blocks, int32_t n_logits) {
+void Batch::add(std::span<const int32_t> tokens, int32_t first_position, std::span<const int32_t> blocks,
+                int32_t n_logits) {
   const auto n_tokens = static_cast<int32_t>(tokens.size());
   const int32_t first_row = q_starts_.host.back();
   const int32_t kv_len = first_position + n_tokens;
@@ -65,7 +75,8 @@ void Batch::add(std::span<const int32_t> tokens, int32_t first_position, std::sp
   q_starts_.host.push_back(first_row + n_tokens);
   kv_lens_.host.push_back(kv_len);
   block_table_.host.insert(block_table_.host.end(), blocks.begin(), blocks.end());
-  // Entries past a sequence's last block are never read; block 0 keeps them valid for a kernel that prefetches.
+  // Entries past a sequence's last block are never read; block 0 keeps them valid for a kernel that
+  // prefetches.
   block_table_.host.resize(kv_lens_.host.size() * static_cast<size_t>(limits_.max_blocks), 0);
   max_q_ = std::max(max_q_, n_tokens);
   max_kv_ = std::max(max_kv_, kv_len);
@@ -92,7 +103,8 @@ BatchView Batch::upload() {
   view.kv_lens = copy(kv_lens_);
   view.logit_rows = copy(logit_rows_);
   copy(block_table_);
-  view.block_table = {reinterpret_cast<std::byte*>(block_table_.device), DType::i32, view.n_seqs, limits_.max_blocks, limits_.max_blocks};
+  view.block_table = {reinterpret_cast<std::byte*>(block_table_.device), DType::i32, view.n_seqs,
+                      limits_.max_blocks, limits_.max_blocks};
   return view;
 }
 

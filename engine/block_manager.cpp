@@ -28,7 +28,8 @@ BlockManager::BlockManager(int32_t n_blocks) : n_blocks_(n_blocks) {
   counted_.reserve(blocks_.size());
   for (int32_t id = n_blocks - 1; id >= 0; --id) free_.push_back(id);
   buckets_.assign(std::bit_ceil(2 * blocks_.size()), -1);
-  // Only speed depends on the hash; a seed that clients cannot know keeps them from filling one bucket on purpose.
+  // Only speed depends on the hash; a seed that clients cannot know keeps them from filling one bucket on
+  // purpose.
   hash_seed_ = (uint64_t{std::random_device{}()} << 32) | std::random_device{}();
 }
 
@@ -41,7 +42,8 @@ uint64_t BlockManager::root_of(std::string_view salt) {
 
 size_t BlockManager::bucket_of(uint64_t parent, const int32_t* tokens) const {
   uint64_t hash = mix(parent ^ hash_seed_);
-  for (int i = 0; i < kBlockTokens; ++i) hash = mix(hash + static_cast<uint32_t>(tokens[i]) + 0x9e3779b97f4a7c15u);
+  for (int i = 0; i < kBlockTokens; ++i)
+    hash = mix(hash + static_cast<uint32_t>(tokens[i]) + 0x9e3779b97f4a7c15u);
   return hash & (buckets_.size() - 1);
 }
 
@@ -110,7 +112,8 @@ int32_t BlockManager::take() {
 void BlockManager::cache_computed(Sequence& sequence) {
   while ((sequence.n_cached_blocks + 1) * kBlockTokens <= sequence.n_computed) {
     const int32_t* tokens = sequence.tokens.data() + sequence.n_cached_blocks * kBlockTokens;
-    // When another sequence computed the same block meanwhile, that one stays the findable one and ours lives only with us.
+    // When another sequence computed the same block meanwhile, that one stays the findable one and ours lives
+    // only with us.
     int32_t id = find(sequence.cache_parent, tokens);
     if (id < 0) {
       id = sequence.blocks[sequence.n_cached_blocks];
@@ -187,7 +190,8 @@ void BlockManager::check(std::span<const Sequence* const> sequences) const {
   int32_t idle = 0;
   for (int32_t id = oldest_idle_; id >= 0; id = blocks_[id].newer, ++idle) {
     CHECK_EQ(blocks_[id].references, 0);
-    CHECK(blocks_[id].content != 0 && find(blocks_[id].parent, blocks_[id].tokens) == id, "an idle block is findable");
+    CHECK(blocks_[id].content != 0 && find(blocks_[id].parent, blocks_[id].tokens) == id,
+          "an idle block is findable");
   }
   CHECK_EQ(idle, n_idle_);
   CHECK_EQ(static_cast<int32_t>(free_.size()) + idle + used, n_blocks_);

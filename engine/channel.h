@@ -1,4 +1,5 @@
-// Channel: a first-in first-out queue from one thread to another. Pushing never blocks and, within the reserved capacity, never allocates.
+// Channel: a first-in first-out queue from one thread to another. Pushing never blocks and, within the
+// reserved capacity, never allocates.
 #pragma once
 
 #include <chrono>

@@ -23,7 +23,9 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double seconds_between(Clock::time_point from, Clock::time_point to) { return std::chrono::duration<double>(to - from).count(); }
+double seconds_between(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
 
 struct ActiveRequest;
 
@@ -39,16 +41,18 @@ struct ActiveRequest {
   std::shared_ptr<Generation> generation;
   std::vector<Answer> answers;
   SequenceGroup group;
-  std::vector<int32_t> end_ids;     // what ends an answer: the model's own ids unless ignored, and the request's
+  std::vector<int32_t> end_ids;  // what ends an answer: the model's own ids unless ignored, and the request's
   int32_t n_unfinished = 0;
-  bool started = false;             // a row of it has been planned: it no longer counts as queued
+  bool started = false;  // a row of it has been planned: it no longer counts as queued
   Clock::time_point submitted_at, started_at, first_token_at;
   bool has_token = false;
 
   int64_t n_prompt() const { return static_cast<int64_t>(request.prompt.size()); }
 };
 
-Answer& answer_of(Sequence* sequence) { return static_cast<Answer&>(*sequence); }
+Answer& answer_of(Sequence* sequence) {
+  return static_cast<Answer&>(*sequence);
+}
 
 // When the newest requests left the queue: the rate that Retry-After is computed from.
 class StartTimes {
@@ -58,7 +62,8 @@ class StartTimes {
   double rate(Clock::time_point now) const {
     if (n_ < 2) return 0;
     const size_t kept = std::min(n_, times_.size());
-    return static_cast<double>(kept) / std::max(1e-3, seconds_between(times_[(n_ - kept) % times_.size()], now));
+    return static_cast<double>(kept) /
+           std::max(1e-3, seconds_between(times_[(n_ - kept) % times_.size()], now));
   }
 
  private:
@@ -67,7 +72,8 @@ class StartTimes {
 };
 
 MemoryPlan plan_for(Backend& backend, const Checkpoint& checkpoint, const EngineOptions& options) {
-  return plan_memory(checkpoint.config(), checkpoint.weight_bytes(), backend.act_dtype(), options, host_available_bytes());
+  return plan_memory(checkpoint.config(), checkpoint.weight_bytes(), backend.act_dtype(), options,
+                     host_available_bytes());
 }
 
 }  // namespace
@@ -84,7 +90,10 @@ class Engine::Impl {
         cache_(backend, model_.attention_shape(), model_.config().n_layers, plan_.kv_blocks),
         batch_(backend, limits_),
         blocks_(plan_.kv_blocks),
-        scheduler_({.step_tokens = limits_.max_tokens, .max_sequences = limits_.max_sequences, .max_logits = limits_.max_logits}, blocks_),
+        scheduler_({.step_tokens = limits_.max_tokens,
+                    .max_sequences = limits_.max_sequences,
+                    .max_logits = limits_.max_logits},
+                   blocks_),
         sampler_(model_.config().vocab_size),
         logits_(static_cast<size_t>(limits_.max_logits) * static_cast<size_t>(model_.config().vocab_size)) {
     stats_.kv_blocks_total = plan_.kv_blocks;
@@ -116,7 +125,8 @@ class Engine::Impl {
   void report_scores(const Chunk& chunk, std::span<const float> rows);
   void sample(Answer& answer, std::span<const float> logits);
   void send_token(Answer& answer, int32_t token, std::span<const float> logits);
-  TokenEvent event_with_top(Generation& generation, TokenEvent event, const Sampler::Logprobs& logprobs) const;
+  TokenEvent event_with_top(Generation& generation, TokenEvent event,
+                            const Sampler::Logprobs& logprobs) const;
   void finish(Answer& answer, FinishReason reason);
   void finish_all(FinishReason reason);
   void forget_finished();
@@ -137,23 +147,24 @@ class Engine::Impl {
   std::vector<float> logits_;                           // [max_logits, vocab] on the host
   std::vector<std::unique_ptr<ActiveRequest>> active_;  // queued and running
   uint64_t next_id_ = 0;
-  EngineStats counts_;                                  // the engine thread's own; published after each step
+  EngineStats counts_;  // the engine thread's own; published after each step
 
-  mutable std::mutex mutex_;   // all below
+  mutable std::mutex mutex_;  // all below
   std::condition_variable wake_;
   std::vector<std::unique_ptr<ActiveRequest>> inbox_;
-  int32_t n_queued_ = 0;       // requests of which no row has been planned, and their prompts' tokens
+  int32_t n_queued_ = 0;  // requests of which no row has been planned, and their prompts' tokens
   int64_t n_queued_tokens_ = 0;
   uint64_t n_refused_ = 0;
   StartTimes starts_;
   bool stopping_ = false, closed_ = false, busy_ = false;
-  Clock::time_point progress_at_;   // the newest step's end, or when work came to an idle engine
+  Clock::time_point progress_at_;  // the newest step's end, or when work came to an idle engine
   EngineStats stats_;
   std::mutex join_mutex_;
   std::thread thread_;
 };
 
-// --- any thread ---------------------------------------------------------------------------------------------------------------------
+// --- any thread
+// ---------------------------------------------------------------------------------------------------------------------
 
 std::shared_ptr<Generation> Engine::Impl::submit(GenerateRequest request) {
   check_request(request, {.vocab_size = config().vocab_size, .max_model_len = plan_.max_model_len});
@@ -161,8 +172,11 @@ std::shared_ptr<Generation> Engine::Impl::submit(GenerateRequest request) {
   std::shared_ptr<Generation> generation = active->generation;
   {
     std::lock_guard lock(mutex_);
-    if (stats_.failed) throw RequestError(503, "server_error", "", "The engine has stopped: " + stats_.failure, "engine_failed");
-    if (stopping_) throw RequestError(503, "server_error", "", "The server is shutting down.", "shutting_down");
+    if (stats_.failed)
+      throw RequestError(503, "server_error", "", "The engine has stopped: " + stats_.failure,
+                         "engine_failed");
+    if (stopping_)
+      throw RequestError(503, "server_error", "", "The server is shutting down.", "shutting_down");
     check_queue(*active);
     ++n_queued_;
     n_queued_tokens_ += active->n_prompt();
@@ -178,15 +192,18 @@ std::shared_ptr<Generation> Engine::Impl::submit(GenerateRequest request) {
 std::unique_ptr<ActiveRequest> Engine::Impl::prepare(GenerateRequest request) const {
   auto active = std::make_unique<ActiveRequest>();
   const SamplingParams& sampling = request.sampling;
-  const size_t n = static_cast<size_t>(request.n), prompt = request.prompt.size(), most = static_cast<size_t>(sampling.max_tokens);
+  const size_t n = static_cast<size_t>(request.n), prompt = request.prompt.size(),
+               most = static_cast<size_t>(sampling.max_tokens);
   const bool scores = sampling.prompt_logprobs >= 0;
   active->generation = std::make_shared<Generation>(request.n);
   active->generation->events.reserve((scores ? prompt : 0) + n * (most + 1));
-  active->generation->top_storage.reserve((scores ? prompt * static_cast<size_t>(sampling.prompt_logprobs) : 0) +
-                                          n * most * static_cast<size_t>(std::max(sampling.logprobs, 0)));
+  active->generation->top_storage.reserve(
+      (scores ? prompt * static_cast<size_t>(sampling.prompt_logprobs) : 0) +
+      n * most * static_cast<size_t>(std::max(sampling.logprobs, 0)));
   if (!sampling.ignore_eos) active->end_ids = config().eos_ids;
   std::erase_if(active->end_ids, [&](int32_t id) { return id < 0 || id >= config().vocab_size; });
-  active->end_ids.insert(active->end_ids.end(), sampling.stop_token_ids.begin(), sampling.stop_token_ids.end());
+  active->end_ids.insert(active->end_ids.end(), sampling.stop_token_ids.begin(),
+                         sampling.stop_token_ids.end());
 
   active->answers.resize(n);
   for (size_t i = 0; i < n; ++i) {
@@ -214,11 +231,15 @@ void Engine::Impl::check_queue(const ActiveRequest& request) {
   const bool too_long = n_queued_ > 0 && n_queued_tokens_ + request.n_prompt() > options_.max_queue_tokens;
   if (!too_many && !too_long) return;
   ++n_refused_;
-  const std::string state = too_many ? std::to_string(n_queued_) + " requests" : std::to_string(n_queued_tokens_) + " prompt tokens";
-  RequestError error(429, "rate_limit_error", "", "The server is busy: " + state + " are waiting. Please retry later.", "rate_limit_exceeded");
+  const std::string state = too_many ? std::to_string(n_queued_) + " requests"
+                                     : std::to_string(n_queued_tokens_) + " prompt tokens";
+  RequestError error(429, "rate_limit_error", "",
+                     "The server is busy: " + state + " are waiting. Please retry later.",
+                     "rate_limit_exceeded");
   // Half of the queue: who comes back at the first free place finds all the other refused ones there.
   const double rate = starts_.rate(Clock::now());
-  error.retry_after_s = rate > 0 ? static_cast<int>(std::clamp(std::ceil(n_queued_ / 2.0 / rate), 1.0, 600.0)) : 1;
+  error.retry_after_s =
+      rate > 0 ? static_cast<int>(std::clamp(std::ceil(n_queued_ / 2.0 / rate), 1.0, 600.0)) : 1;
   throw error;
 }
 
@@ -244,7 +265,8 @@ void Engine::Impl::stop() {
   if (thread_.joinable()) thread_.join();
 }
 
-// --- engine thread ------------------------------------------------------------------------------------------------------------------
+// --- engine thread
+// ------------------------------------------------------------------------------------------------------------------
 
 void Engine::Impl::run() {
   FinishReason reason = FinishReason::cancelled;
@@ -278,7 +300,8 @@ bool Engine::Impl::wait_for_work() {
 }
 
 void Engine::Impl::take(std::unique_ptr<ActiveRequest> request) {
-  const uint64_t root = options_.prefix_cache ? blocks_.root_of(request->request.cache_salt) : blocks_.new_root();
+  const uint64_t root =
+      options_.prefix_cache ? blocks_.root_of(request->request.cache_salt) : blocks_.new_root();
   for (Answer& answer : request->answers) {
     answer.id = next_id_++;
     answer.cache_root = root;
@@ -323,11 +346,13 @@ std::span<const float> Engine::Impl::compute(const SchedulePlan& plan) {
     for (int32_t block = sequence.n_computed / kBlockTokens; block < BlockManager::blocks_for(end); ++block) {
       CHECK(blocks_.is_own(sequence.blocks[block]), "a block that is written has one owner");
     }
-    batch_.add(std::span(sequence.tokens).subspan(sequence.n_computed, chunk.n_tokens), sequence.n_computed, sequence.blocks, chunk.n_logits);
+    batch_.add(std::span(sequence.tokens).subspan(sequence.n_computed, chunk.n_tokens), sequence.n_computed,
+               sequence.blocks, chunk.n_logits);
     n_logits += chunk.n_logits;
   }
   const TensorView result = model_.forward(batch_.upload(), cache_);
-  const std::span<float> logits(logits_.data(), static_cast<size_t>(n_logits) * static_cast<size_t>(config().vocab_size));
+  const std::span<float> logits(logits_.data(),
+                                static_cast<size_t>(n_logits) * static_cast<size_t>(config().vocab_size));
   // Also without logits: the step is over, and its errors known, once something came back.
   backend_.download(result.data, std::as_writable_bytes(logits));
   return logits;
@@ -342,7 +367,7 @@ void Engine::Impl::account(const SchedulePlan& plan, std::span<const float> logi
     const std::span<const float> rows = logits.first(n_rows * vocab);
     logits = logits.subspan(n_rows * vocab);
     report_scores(chunk, rows);
-    if (answer.finished) continue;   // a score that is not finite
+    if (answer.finished) continue;  // a score that is not finite
     counts_.recomputed_tokens += std::clamp(answer.n_ever_computed - answer.n_computed, 0, chunk.n_tokens);
     scheduler_.advance(chunk);
     if (chunk.samples) {
@@ -378,9 +403,11 @@ void Engine::Impl::report_scores(const Chunk& chunk, std::span<const float> rows
   Generation& generation = *answer.owner->generation;
   for (int32_t i = 0; i < n_scores; ++i) {
     const int32_t token = answer.tokens[first_row + i + 1];
-    const auto scores = sampler_.logprobs(rows.subspan(i * vocab, vocab), token, answer.owner->request.sampling.prompt_logprobs);
+    const auto scores = sampler_.logprobs(rows.subspan(i * vocab, vocab), token,
+                                          answer.owner->request.sampling.prompt_logprobs);
     if (!scores) {
-      spdlog::error("request {}: a logit at position {} is not finite", answer.owner->request.id, first_row + i);
+      spdlog::error("request {}: a logit at position {} is not finite", answer.owner->request.id,
+                    first_row + i);
       return finish(answer, FinishReason::error);
     }
     TokenEvent event{.kind = TokenEvent::Kind::prompt_logprob, .index = answer.index, .token = token};
@@ -392,17 +419,20 @@ void Engine::Impl::sample(Answer& answer, std::span<const float> logits) {
   const ActiveRequest& active = *answer.owner;
   const SamplingParams& sampling = active.request.sampling;
   const bool may_end = answer.n_output() >= sampling.min_tokens;
-  const auto token = sampler_.sample(logits, {.params = sampling,
-                                              .tokens = answer.tokens,
-                                              .n_prompt = answer.n_prompt,
-                                              .masked = may_end ? std::span<const int32_t>{} : std::span<const int32_t>(active.end_ids),
-                                              .seed = sampling.seed + static_cast<uint64_t>(answer.index)});
+  const auto token = sampler_.sample(
+      logits, {.params = sampling,
+               .tokens = answer.tokens,
+               .n_prompt = answer.n_prompt,
+               .masked = may_end ? std::span<const int32_t>{} : std::span<const int32_t>(active.end_ids),
+               .seed = sampling.seed + static_cast<uint64_t>(answer.index)});
   if (!token) {
-    spdlog::error("request {}: no token can be sampled at position {}: a logit is not finite or every id is masked", active.request.id,
-                  answer.length());
+    spdlog::error(
+        "request {}: no token can be sampled at position {}: a logit is not finite or every id is masked",
+        active.request.id, answer.length());
     return finish(answer, FinishReason::error);
   }
-  if (std::find(active.end_ids.begin(), active.end_ids.end(), *token) != active.end_ids.end()) return finish(answer, FinishReason::stop);
+  if (std::find(active.end_ids.begin(), active.end_ids.end(), *token) != active.end_ids.end())
+    return finish(answer, FinishReason::stop);
   send_token(answer, *token, logits);
   if (answer.n_output() == answer.max_tokens) finish(answer, FinishReason::length);
 }
@@ -416,14 +446,17 @@ void Engine::Impl::send_token(Answer& answer, int32_t token, std::span<const flo
   active.has_token = true;
   TokenEvent event{.kind = TokenEvent::Kind::token, .index = answer.index, .token = token};
   if (const int32_t k = active.request.sampling.logprobs; k >= 0) {
-    event = event_with_top(generation, event, *sampler_.logprobs(logits, token, k));   // finite: it has just been sampled from
+    event = event_with_top(generation, event,
+                           *sampler_.logprobs(logits, token, k));  // finite: it has just been sampled from
   }
   generation.events.push(event);
 }
 
-TokenEvent Engine::Impl::event_with_top(Generation& generation, TokenEvent event, const Sampler::Logprobs& logprobs) const {
+TokenEvent Engine::Impl::event_with_top(Generation& generation, TokenEvent event,
+                                        const Sampler::Logprobs& logprobs) const {
   std::vector<TokenLogprob>& storage = generation.top_storage;
-  CHECK_LE(storage.size() + logprobs.top.size(), storage.capacity());   // events point into it: it must not move
+  CHECK_LE(storage.size() + logprobs.top.size(),
+           storage.capacity());  // events point into it: it must not move
   event.logprob = logprobs.logprob;
   event.n_top = static_cast<int16_t>(logprobs.top.size());
   event.top = storage.data() + storage.size();
@@ -436,12 +469,24 @@ void Engine::Impl::finish(Answer& answer, FinishReason reason) {
   scheduler_.finish(&answer);
   answer.finished = true;
   switch (reason) {
-    case FinishReason::stop: ++counts_.finished_stop; break;
-    case FinishReason::length: ++counts_.finished_length; break;
-    case FinishReason::cancelled: ++counts_.cancelled; break;
-    case FinishReason::deadline: ++counts_.deadline_passed; break;
-    case FinishReason::error: ++counts_.errors; break;
-    case FinishReason::none: CHECK(false, "an answer finishes for a reason"); break;
+    case FinishReason::stop:
+      ++counts_.finished_stop;
+      break;
+    case FinishReason::length:
+      ++counts_.finished_length;
+      break;
+    case FinishReason::cancelled:
+      ++counts_.cancelled;
+      break;
+    case FinishReason::deadline:
+      ++counts_.deadline_passed;
+      break;
+    case FinishReason::error:
+      ++counts_.errors;
+      break;
+    case FinishReason::none:
+      CHECK(false, "an answer finishes for a reason");
+      break;
   }
   if (--active.n_unfinished == 0) {
     const Clock::time_point now = Clock::now();
@@ -453,7 +498,8 @@ void Engine::Impl::finish(Answer& answer, FinishReason reason) {
     timings.decode_s = seconds_between(first, now);
     leave_queue(active);
   }
-  active.generation->events.push({.kind = TokenEvent::Kind::finished, .finish = reason, .index = answer.index});
+  active.generation->events.push(
+      {.kind = TokenEvent::Kind::finished, .finish = reason, .index = answer.index});
 }
 
 void Engine::Impl::leave_queue(ActiveRequest& active) {
@@ -472,7 +518,7 @@ void Engine::Impl::forget_finished() {
 void Engine::Impl::finish_all(FinishReason reason) {
   {
     std::lock_guard lock(mutex_);
-    stopping_ = true;   // submit refuses from here on
+    stopping_ = true;  // submit refuses from here on
     for (auto& request : inbox_) take(std::move(request));
     inbox_.clear();
   }
@@ -510,17 +556,30 @@ void Engine::Impl::publish(Clock::time_point began, Clock::time_point ended) {
   progress_at_ = ended;
 }
 
-// --- the public face ----------------------------------------------------------------------------------------------------------------
+// --- the public face
+// ----------------------------------------------------------------------------------------------------------------
 
 Engine::Engine(Backend& backend, const Checkpoint& checkpoint, const EngineOptions& options,
                const std::function<void(uint64_t done, uint64_t total)>& progress)
     : impl_(std::make_unique<Impl>(backend, checkpoint, options, progress)) {}
 Engine::~Engine() = default;
-std::shared_ptr<Generation> Engine::submit(GenerateRequest request) { return impl_->submit(std::move(request)); }
-EngineStats Engine::stats() const { return impl_->stats(); }
-void Engine::stop() { impl_->stop(); }
-const MemoryPlan& Engine::plan() const { return impl_->plan(); }
-int32_t Engine::max_model_len() const { return impl_->plan().max_model_len; }
-int32_t Engine::vocab_size() const { return impl_->config().vocab_size; }
+std::shared_ptr<Generation> Engine::submit(GenerateRequest request) {
+  return impl_->submit(std::move(request));
+}
+EngineStats Engine::stats() const {
+  return impl_->stats();
+}
+void Engine::stop() {
+  impl_->stop();
+}
+const MemoryPlan& Engine::plan() const {
+  return impl_->plan();
+}
+int32_t Engine::max_model_len() const {
+  return impl_->plan().max_model_len;
+}
+int32_t Engine::vocab_size() const {
+  return impl_->config().vocab_size;
+}
 
 }  // namespace tramontane

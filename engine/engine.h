@@ -22,9 +22,10 @@ class Engine {
   // Throws std::runtime_error when the plan does not fit, naming the option to change.
   Engine(Backend& backend, const Checkpoint& checkpoint, const EngineOptions& options,
          const std::function<void(uint64_t done, uint64_t total)>& progress = {});
-  ~Engine();   // stop()
+  ~Engine();  // stop()
 
-  // Checks ranges (RequestError 400), room (context_length_exceeded) and the queue's bounds (429 with retry_after_s), then queues.
+  // Checks ranges (RequestError 400), room (context_length_exceeded) and the queue's bounds (429 with
+  // retry_after_s), then queues.
   std::shared_ptr<Generation> submit(GenerateRequest request);
   EngineStats stats() const;
   // Finishes every queued and running sequence with FinishReason::cancelled and joins the thread. Idempotent.

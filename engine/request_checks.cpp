@@ -5,10 +5,11 @@
 namespace tramontane {
 namespace {
 
-// Sequences of one request, and ids it may stop on. Beyond what any client sends; they bound what one request can make us reserve.
+// Sequences of one request, and ids it may stop on. Beyond what any client sends; they bound what one request
+// can make us reserve.
 constexpr int32_t kMaxN = 128;
 constexpr size_t kMaxStopIds = 1024;
-constexpr int32_t kMaxTopLogprobs = 20;   // OpenAI's
+constexpr int32_t kMaxTopLogprobs = 20;  // OpenAI's
 
 [[noreturn]] void refuse(const char* param, const std::string& message, const char* code = "invalid_value") {
   throw RequestError(400, "invalid_request_error", param, message, code);
@@ -19,17 +20,21 @@ std::string number(float value) {
   std::snprintf(text, sizeof text, "%g", static_cast<double>(value));
   return text;
 }
-std::string number(int64_t value) { return std::to_string(value); }
+std::string number(int64_t value) {
+  return std::to_string(value);
+}
 
 // Written so that a NaN is outside every range.
 template <typename T>
 void in_range(const char* param, T value, T least, T most) {
   if (value >= least && value <= most) return;
-  refuse(param, std::string("Invalid '") + param + "': expected a value from " + number(least) + " to " + number(most) + ", got " +
-                    number(value) + ".");
+  refuse(param, std::string("Invalid '") + param + "': expected a value from " + number(least) + " to " +
+                    number(most) + ", got " + number(value) + ".");
 }
 
-void id_in_range(const char* param, int32_t id, int32_t vocab_size) { in_range<int64_t>(param, id, 0, vocab_size - 1); }
+void id_in_range(const char* param, int32_t id, int32_t vocab_size) {
+  in_range<int64_t>(param, id, 0, vocab_size - 1);
+}
 
 void check_sampling(const SamplingParams& s, int32_t vocab_size) {
   in_range("temperature", s.temperature, 0.0f, 100.0f);
@@ -50,8 +55,8 @@ void check_sampling(const SamplingParams& s, int32_t vocab_size) {
   in_range<int64_t>("max_tokens", s.max_tokens, s.prompt_logprobs >= 0 ? 0 : 1, INT32_MAX);
   in_range<int64_t>("min_tokens", s.min_tokens, 0, s.max_tokens);
   if (s.stop_token_ids.size() > kMaxStopIds) {
-    refuse("stop_token_ids", "Invalid 'stop_token_ids': expected at most " + std::to_string(kMaxStopIds) + " ids, got " +
-                                 std::to_string(s.stop_token_ids.size()) + ".");
+    refuse("stop_token_ids", "Invalid 'stop_token_ids': expected at most " + std::to_string(kMaxStopIds) +
+                                 " ids, got " + std::to_string(s.stop_token_ids.size()) + ".");
   }
   for (const int32_t id : s.stop_token_ids) id_in_range("stop_token_ids", id, vocab_size);
 }
@@ -62,8 +67,9 @@ void check_length(const GenerateRequest& request, int32_t max_model_len) {
   const int64_t answer = request.sampling.max_tokens;
   if (prompt + answer <= max_model_len) return;
   refuse("prompt",
-         "This model's maximum context length is " + std::to_string(max_model_len) + " tokens. However, you requested " +
-             std::to_string(prompt + answer) + " tokens (" + std::to_string(prompt) + " in the prompt, " + std::to_string(answer) +
+         "This model's maximum context length is " + std::to_string(max_model_len) +
+             " tokens. However, you requested " + std::to_string(prompt + answer) + " tokens (" +
+             std::to_string(prompt) + " in the prompt, " + std::to_string(answer) +
              " in the completion). Please reduce the length of the prompt or completion.",
          "context_length_exceeded");
 }
@@ -74,7 +80,7 @@ void check_request(const GenerateRequest& request, const RequestLimits& limits) 
   if (request.prompt.empty()) refuse("prompt", "Invalid 'prompt': expected at least one token, got none.");
   check_sampling(request.sampling, limits.vocab_size);
   in_range<int64_t>("n", request.n, 1, kMaxN);
-  check_length(request, limits.max_model_len);   // before the ids: a hopeless prompt is not walked
+  check_length(request, limits.max_model_len);  // before the ids: a hopeless prompt is not walked
   for (const int32_t id : request.prompt) id_in_range("prompt", id, limits.vocab_size);
 }
 

@@ -1,4 +1,5 @@
-// The door: every number of a request is checked here once, so that the engine thread can trust what it is given. Pure.
+// The door: every number of a request is checked here once, so that the engine thread can trust what it is
+// given. Pure.
 #pragma once
 
 #include "engine/request.h"
@@ -10,8 +11,8 @@ struct RequestLimits {
   int32_t max_model_len = 0;
 };
 
-// Throws RequestError 400 "invalid_request_error" naming the parameter, the range and the value; prompt + max_tokens beyond max_model_len
-// has code "context_length_exceeded" and both numbers in its message.
+// Throws RequestError 400 "invalid_request_error" naming the parameter, the range and the value; prompt +
+// max_tokens beyond max_model_len has code "context_length_exceeded" and both numbers in its message.
 void check_request(const GenerateRequest& request, const RequestLimits& limits);
 
 }  // namespace tramontane

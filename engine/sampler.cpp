@@ -15,12 +15,13 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Adjusted logits stay below this, so that a difference of two of them is finite.
 constexpr float kMaxLogit = 1e30f;
 constexpr float kWeightOne = 0x1p40f;
-// Independent maxima and sums: one vector of the widest instruction set in use, so that the compiler keeps each in a register lane.
+// Independent maxima and sums: one vector of the widest instruction set in use, so that the compiler keeps
+// each in a register lane.
 constexpr size_t kLanes = 16;
 
 bool all_finite(std::span<const float> values) {
-  // The exponent of infinities and NaNs is all ones: adding one to it carries into the sign. Integers, because the compiler may reorder
-  // them freely.
+  // The exponent of infinities and NaNs is all ones: adding one to it carries into the sign. Integers,
+  // because the compiler may reorder them freely.
   uint32_t carries = 0;
   for (const float value : values) carries |= (std::bit_cast<uint32_t>(value) & 0x7f800000u) + 0x00800000u;
   return (carries >> 31) == 0;
@@ -38,11 +39,12 @@ float maximum(std::span<const float> values) {
   return *std::max_element(lanes, lanes + kLanes);
 }
 
-// exp(x) for x <= 0, within 3 units in the last place, written so that loops over it become vector code; below -87 it is 0.
-// x = n ln2 + r with |r| <= ln2/2 (ln2 in two parts: Cody and Waite 1980); Taylor's polynomial of degree 7 is within r^8/8! < 6e-9.
+// exp(x) for x <= 0, within 3 units in the last place, written so that loops over it become vector code;
+// below -87 it is 0. x = n ln2 + r with |r| <= ln2/2 (ln2 in two parts: Cody and Waite 1980); Taylor's
+// polynomial of degree 7 is within r^8/8! < 6e-9.
 inline float fast_exp(float x) {
   const float clamped = x < -87.0f ? -87.0f : x;
-  constexpr float kRound = 0x1.8p23f;   // adding it leaves an integer in the low bits
+  constexpr float kRound = 0x1.8p23f;  // adding it leaves an integer in the low bits
   const float shifted = clamped * 0x1.715476p0f + kRound;
   const float n = shifted - kRound;
   const float r = (clamped - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
@@ -54,7 +56,7 @@ inline float fast_exp(float x) {
   p = p * r + 0.5f;
   p = p * r + 1.0f;
   p = p * r + 1.0f;
-  const uint32_t exponent = std::bit_cast<uint32_t>(shifted) << 23;   // n, moved to where the exponent is
+  const uint32_t exponent = std::bit_cast<uint32_t>(shifted) << 23;  // n, moved to where the exponent is
   const float result = std::bit_cast<float>(std::bit_cast<uint32_t>(p) + exponent);
   return x < -87.0f ? 0.0f : result;
 }
@@ -65,9 +67,13 @@ uint64_t scale(uint64_t bits, uint64_t total) {
   return static_cast<uint64_t>((Wide{bits} * total) >> 64);
 }
 
-uint64_t weight_of(float exponential) { return static_cast<uint64_t>(static_cast<int64_t>(exponential * kWeightOne)); }
+uint64_t weight_of(float exponential) {
+  return static_cast<uint64_t>(static_cast<int64_t>(exponential * kWeightOne));
+}
 
-uint64_t bits_for(const SamplingContext& context) { return random_bits(context.seed, context.tokens.size()); }
+uint64_t bits_for(const SamplingContext& context) {
+  return random_bits(context.seed, context.tokens.size());
+}
 
 }  // namespace
 
@@ -88,22 +94,25 @@ std::optional<int32_t> Sampler::sample(std::span<const float> logits, const Samp
   if (!all_finite(logits)) return std::nullopt;
   const std::span<const float> values = adjust(logits, context);
   const float max = maximum(values);
-  if (max == -kInfinity) return std::nullopt;   // everything is masked
+  if (max == -kInfinity) return std::nullopt;  // everything is masked
   const SamplingParams& params = context.params;
   if (params.temperature == 0.0f || params.top_k == 1) {
     return static_cast<int32_t>(std::find(values.begin(), values.end(), max) - values.begin());
   }
-  const bool whole = (params.top_k <= 0 || params.top_k >= static_cast<int32_t>(values.size())) && params.top_p >= 1.0f;
+  const bool whole =
+      (params.top_k <= 0 || params.top_k >= static_cast<int32_t>(values.size())) && params.top_p >= 1.0f;
   return whole ? draw_from_all(values, max, context) : draw_from_some(values, max, context);
 }
 
 // The logits themselves when nothing changes them, else a changed copy.
 std::span<const float> Sampler::adjust(std::span<const float> logits, const SamplingContext& context) {
   const SamplingParams& params = context.params;
-  const bool penalties = params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f || params.frequency_penalty != 0.0f;
+  const bool penalties = params.repetition_penalty != 1.0f || params.presence_penalty != 0.0f ||
+                         params.frequency_penalty != 0.0f;
   if (params.logit_bias.empty() && !penalties && context.masked.empty()) return logits;
   std::copy(logits.begin(), logits.end(), adjusted_.begin());
-  for (const auto& [id, bias] : params.logit_bias) adjusted_[id] = std::clamp(adjusted_[id] + bias, -kMaxLogit, kMaxLogit);
+  for (const auto& [id, bias] : params.logit_bias)
+    adjusted_[id] = std::clamp(adjusted_[id] + bias, -kMaxLogit, kMaxLogit);
   if (penalties) penalise(context);
   for (const int32_t id : context.masked) adjusted_[id] = -kInfinity;
   return adjusted_;
@@ -114,10 +123,11 @@ void Sampler::penalise(const SamplingContext& context) {
   for (const int32_t id : context.tokens) seen_[id] = 1;
   for (const int32_t id : context.tokens.subspan(context.n_prompt)) ++counts_[id];
   for (const int32_t id : context.tokens) {
-    if (seen_[id] == 0) continue;   // done at its first occurrence
+    if (seen_[id] == 0) continue;  // done at its first occurrence
     float logit = adjusted_[id];
     logit = logit > 0.0f ? logit / params.repetition_penalty : logit * params.repetition_penalty;
-    logit -= params.frequency_penalty * static_cast<float>(counts_[id]) + (counts_[id] > 0 ? params.presence_penalty : 0.0f);
+    logit -= params.frequency_penalty * static_cast<float>(counts_[id]) +
+             (counts_[id] > 0 ? params.presence_penalty : 0.0f);
     adjusted_[id] = std::clamp(logit, -kMaxLogit, kMaxLogit);
     seen_[id] = 0;
     counts_[id] = 0;
@@ -129,7 +139,8 @@ int32_t Sampler::draw_from_all(std::span<const float> logits, float max, const S
   const float temperature = context.params.temperature;
   const size_t n = logits.size();
   for (size_t i = 0; i < n; ++i) exponentials_[i] = fast_exp((logits[i] - max) / temperature);
-  const auto floor_weight = static_cast<uint64_t>(std::ceil(double{context.params.min_p} * double{kWeightOne}));
+  const auto floor_weight =
+      static_cast<uint64_t>(std::ceil(double{context.params.min_p} * double{kWeightOne}));
   const auto weight = [&](size_t i) {
     const uint64_t w = weight_of(exponentials_[i]);
     return w >= floor_weight ? w : 0;
@@ -153,17 +164,22 @@ int32_t Sampler::draw_from_all(std::span<const float> logits, float max, const S
   }
 }
 
-// The k largest, in no particular order; the lower id among equals. One pass that keeps up to 2k and halves them when full.
+// The k largest, in no particular order; the lower id among equals. One pass that keeps up to 2k and halves
+// them when full.
 std::span<Sampler::Candidate> Sampler::select_top(std::span<const float> logits, int32_t k) {
   const auto keep = std::min(static_cast<size_t>(k), logits.size());
-  const auto better = [](const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; };
+  const auto better = [](const Candidate& a, const Candidate& b) {
+    return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+  };
   const size_t capacity = std::max<size_t>(2 * keep, 64);
   candidates_.clear();
   float threshold = -kInfinity;
-  bool full = false;   // from then on only larger values than the k-th may enter: ids ascend, so an equal one loses
+  bool full =
+      false;  // from then on only larger values than the k-th may enter: ids ascend, so an equal one loses
   const auto shrink = [&] {
     if (candidates_.size() <= keep) return;
-    std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(keep - 1), candidates_.end(), better);
+    std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(keep - 1),
+                     candidates_.end(), better);
     candidates_.resize(keep);
     threshold = candidates_[keep - 1].logit;
     full = true;
@@ -198,13 +214,17 @@ int32_t Sampler::draw_from_some(std::span<const float> logits, float max, const 
   for (const Weighted& w : weighted_) total += w.weight;
 
   if (params.top_p < 1.0f) {
-    // A token below (1 - p) / n of the total cannot be needed: all such tokens together weigh less than 1 - p. Usually that leaves few.
-    const double rest = (1.0 - double{params.top_p}) * static_cast<double>(total) / static_cast<double>(weighted_.size());
+    // A token below (1 - p) / n of the total cannot be needed: all such tokens together weigh less than 1 -
+    // p. Usually that leaves few.
+    const double rest =
+        (1.0 - double{params.top_p}) * static_cast<double>(total) / static_cast<double>(weighted_.size());
     const auto hopeless = static_cast<uint64_t>(rest);
     std::erase_if(weighted_, [&](const Weighted& w) { return w.weight < hopeless; });
     // The fewest likeliest tokens that reach the target: a heap gives them one by one.
     const auto target = static_cast<uint64_t>(std::ceil(double{params.top_p} * static_cast<double>(total)));
-    const auto worse = [](const Weighted& a, const Weighted& b) { return a.weight != b.weight ? a.weight < b.weight : a.id > b.id; };
+    const auto worse = [](const Weighted& a, const Weighted& b) {
+      return a.weight != b.weight ? a.weight < b.weight : a.id > b.id;
+    };
     std::make_heap(weighted_.begin(), weighted_.end(), worse);
     auto end = weighted_.end();
     uint64_t sum = 0;
@@ -213,7 +233,7 @@ int32_t Sampler::draw_from_some(std::span<const float> logits, float max, const 
       --end;
       sum += end->weight;
     }
-    weighted_.erase(weighted_.begin(), end);   // the popped ones lie behind `end`
+    weighted_.erase(weighted_.begin(), end);  // the popped ones lie behind `end`
     total = sum;
   }
   if (params.min_p > 0.0f) {
@@ -223,7 +243,8 @@ int32_t Sampler::draw_from_some(std::span<const float> logits, float max, const 
     for (const Weighted& w : weighted_) total += w.weight;
   }
   // Which interval of [0, total) a token gets depends on the order; by id it is a plain function of the set.
-  std::sort(weighted_.begin(), weighted_.end(), [](const Weighted& a, const Weighted& b) { return a.id < b.id; });
+  std::sort(weighted_.begin(), weighted_.end(),
+            [](const Weighted& a, const Weighted& b) { return a.id < b.id; });
   uint64_t left = scale(bits_for(context), total);
   size_t i = 0;
   while (left >= weighted_[i].weight) left -= weighted_[i++].weight;
@@ -248,8 +269,9 @@ std::optional<Sampler::Logprobs> Sampler::logprobs(std::span<const float> logits
   top_.clear();
   if (k > 0) {
     const std::span<Candidate> best = select_top(logits, k);
-    std::sort(best.begin(), best.end(),
-              [](const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; });
+    std::sort(best.begin(), best.end(), [](const Candidate& a, const Candidate& b) {
+      return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+    });
     for (const Candidate& candidate : best) top_.push_back({candidate.id, logprob(candidate.logit)});
   }
   return Logprobs{logprob(logits[token]), top_};

@@ -1,8 +1,10 @@
-// Sampler: FP32 logits of one row to the next token, on the host. Order: logit_bias, penalties, masked ids, temperature, top_k, top_p,
-// min_p. A pure function of its arguments: no state survives a call. Never allocates after construction. Engine thread only.
+// Sampler: FP32 logits of one row to the next token, on the host. Order: logit_bias, penalties, masked ids,
+// temperature, top_k, top_p, min_p. A pure function of its arguments: no state survives a call. Never
+// allocates after construction. Engine thread only.
 //
-// Probabilities are kept as integers, weight = floor(2^40 * exp((logit - max) / temperature)): sums are exact whatever their order, so
-// nucleus and draw need no sorted pass and cannot depend on rounding. A token rarer than 2^-40 times the likeliest is never drawn.
+// Probabilities are kept as integers, weight = floor(2^40 * exp((logit - max) / temperature)): sums are exact
+// whatever their order, so nucleus and draw need no sorted pass and cannot depend on rounding. A token rarer
+// than 2^-40 times the likeliest is never drawn.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +19,10 @@ namespace tramontane {
 // What a row's sampling may look at besides its logits.
 struct SamplingContext {
   const SamplingParams& params;
-  std::span<const int32_t> tokens;    // prompt and output so far
+  std::span<const int32_t> tokens;  // prompt and output so far
   int32_t n_prompt = 0;
-  std::span<const int32_t> masked;    // ids that may not be sampled now (min_tokens)
-  uint64_t seed = 0;                  // of this sequence
+  std::span<const int32_t> masked;  // ids that may not be sampled now (min_tokens)
+  uint64_t seed = 0;                // of this sequence
 };
 
 class Sampler {
@@ -30,8 +32,8 @@ class Sampler {
   // The next token; nothing when a logit is not finite or every id is masked.
   std::optional<int32_t> sample(std::span<const float> logits, const SamplingContext& context);
 
-  // Of the model's own distribution (raw logits): the token's logprob and the k likeliest, likeliest first, lower id first among equals.
-  // Nothing when a logit is not finite. `top` is valid until the next call.
+  // Of the model's own distribution (raw logits): the token's logprob and the k likeliest, likeliest first,
+  // lower id first among equals. Nothing when a logit is not finite. `top` is valid until the next call.
   struct Logprobs {
     float logprob = 0.0f;
     std::span<const TokenLogprob> top;
@@ -53,12 +55,12 @@ class Sampler {
   int32_t draw_from_all(std::span<const float> logits, float max, const SamplingContext& context);
   int32_t draw_from_some(std::span<const float> logits, float max, const SamplingContext& context);
 
-  std::vector<float> adjusted_;          // [vocab]
-  std::vector<float> exponentials_;      // [vocab]
+  std::vector<float> adjusted_;      // [vocab]
+  std::vector<float> exponentials_;  // [vocab]
   std::vector<Candidate> candidates_;
   std::vector<Weighted> weighted_;
-  std::vector<int32_t> counts_;          // [vocab]: occurrences in the output; all zero between calls
-  std::vector<uint8_t> seen_;            // [vocab]: occurs in prompt or output; all zero between calls
+  std::vector<int32_t> counts_;  // [vocab]: occurrences in the output; all zero between calls
+  std::vector<uint8_t> seen_;    // [vocab]: occurs in prompt or output; all zero between calls
   std::vector<TokenLogprob> top_;
 };
 

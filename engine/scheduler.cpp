@@ -19,7 +19,9 @@ bool remove_from(std::vector<Sequence*>& list, const Sequence* sequence) {
   return true;
 }
 
-bool decodes(const Sequence& sequence) { return sequence.length() - sequence.n_computed == 1; }
+bool decodes(const Sequence& sequence) {
+  return sequence.length() - sequence.n_computed == 1;
+}
 
 }  // namespace
 
@@ -35,7 +37,8 @@ Scheduler::Scheduler(const SchedulerLimits& limits, BlockManager& blocks) : limi
 }
 
 void Scheduler::add(Sequence* sequence) {
-  // Room for everybody to wait, so that a preemption allocates nothing. Doubling keeps a long queue's filling linear.
+  // Room for everybody to wait, so that a preemption allocates nothing. Doubling keeps a long queue's filling
+  // linear.
   const size_t all = waiting_.size() + running_.size() + 1;
   if (waiting_.capacity() < all) waiting_.reserve(2 * all);
   insert_sorted(waiting_, sequence);
@@ -65,7 +68,7 @@ void Scheduler::plan_decodes() {
 void Scheduler::plan_prompts() {
   for (Sequence* sequence : running_) {
     if (tokens_left_ == 0) return;
-    if (!decodes(*sequence)) add_chunk(sequence);   // its blocks were taken at admission
+    if (!decodes(*sequence)) add_chunk(sequence);  // its blocks were taken at admission
   }
 }
 
@@ -79,14 +82,16 @@ void Scheduler::admit_waiting() {
     }
     const BlockManager::Prefix prefix = blocks_.find_prefix(*sequence);
     const int32_t needed = BlockManager::blocks_for(sequence->length()) - prefix.n_blocks + prefix.n_idle;
-    // One block of headroom for each running sequence: what is admitted now should not be preempted in the next step.
+    // One block of headroom for each running sequence: what is admitted now should not be preempted in the
+    // next step.
     const int32_t headroom = static_cast<int32_t>(running_.size());
-    if (needed + headroom > blocks_.n_available()) return;   // first come, first served
+    if (needed + headroom > blocks_.n_available()) return;  // first come, first served
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
     insert_sorted(running_, sequence);
     blocks_.admit(*sequence, prefix, sequence->length());
     sequence->n_from_cache = sequence->n_computed;
-    if (sequence->group != nullptr && !sequence->group->prompt_computed) sequence->group->computing = sequence;
+    if (sequence->group != nullptr && !sequence->group->prompt_computed)
+      sequence->group->computing = sequence;
     plan_.admitted.push_back(sequence);
     add_chunk(sequence);
   }
@@ -97,7 +102,8 @@ bool Scheduler::waits_for_sibling(const Sequence& sequence) const {
   return group != nullptr && !group->prompt_computed && group->computing != nullptr;
 }
 
-// A block for the next token, if need be at the cost of the sequences that come last. False when that was this one.
+// A block for the next token, if need be at the cost of the sequences that come last. False when that was
+// this one.
 bool Scheduler::make_room(Sequence* sequence) {
   while (BlockManager::blocks_for(sequence->length()) > static_cast<int32_t>(sequence->blocks.size())) {
     if (blocks_.grow(*sequence)) continue;
@@ -120,8 +126,9 @@ void Scheduler::preempt_last() {
 void Scheduler::add_chunk(Sequence* sequence) {
   const int32_t first = sequence->n_computed;
   int32_t last = std::min(sequence->length(), first + tokens_left_);
-  // Rows [n_scored, rows_to_score) and, at the end of the text, the sampled row want logits. They are the chunk's last rows, because
-  // nothing beyond n_scored comes from the cache and a chunk that still scores ends where scoring ends or the logit rows do.
+  // Rows [n_scored, rows_to_score) and, at the end of the text, the sampled row want logits. They are the
+  // chunk's last rows, because nothing beyond n_scored comes from the cache and a chunk that still scores
+  // ends where scoring ends or the logit rows do.
   const int32_t score_from = std::max(first, sequence->n_scored);
   int32_t n_logits = 0;
   if (score_from < sequence->rows_to_score()) {
@@ -152,7 +159,8 @@ void Scheduler::advance(const Chunk& chunk) {
 }
 
 void Scheduler::finish(Sequence* sequence) {
-  if (sequence->group != nullptr && sequence->group->computing == sequence) sequence->group->computing = nullptr;
+  if (sequence->group != nullptr && sequence->group->computing == sequence)
+    sequence->group->computing = nullptr;
   if (remove_from(running_, sequence)) {
     blocks_.release(*sequence);
   } else {

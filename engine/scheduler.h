@@ -1,9 +1,11 @@
-// Scheduler: decides what the next step computes. Pure: no backend, no clock, no thread, no allocation in plan(). Engine thread only.
+// Scheduler: decides what the next step computes. Pure: no backend, no clock, no thread, no allocation in
+// plan(). Engine thread only.
 //
-// A step has a budget of rows. Sequences that are through their prompt come first (one row each), then prompts under way, then waiting
-// ones, each by (priority, arrival); a prompt is cut to what is left of the budget. A waiting sequence is admitted when its whole text
-// fits into the available blocks; when a running one needs a block and none is left, the running sequence that comes last gives all of
-// its own back and waits again.
+// A step has a budget of rows. Sequences that are through their prompt come first (one row each), then
+// prompts under way, then waiting ones, each by (priority, arrival); a prompt is cut to what is left of the
+// budget. A waiting sequence is admitted when its whole text fits into the available blocks; when a running
+// one needs a block and none is left, the running sequence that comes last gives all of its own back and
+// waits again.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +18,9 @@
 namespace tramontane {
 
 struct SchedulerLimits {
-  int32_t step_tokens = 512;    // rows of a step
-  int32_t max_sequences = 64;   // running at a time
-  int32_t max_logits = 64;      // rows of a step that may want logits; >= max_sequences
+  int32_t step_tokens = 512;   // rows of a step
+  int32_t max_sequences = 64;  // running at a time
+  int32_t max_logits = 64;     // rows of a step that may want logits; >= max_sequences
 };
 
 // The next n_tokens tokens of a sequence, from n_computed on. Of its rows the last n_logits want logits.
@@ -26,13 +28,13 @@ struct Chunk {
   Sequence* sequence = nullptr;
   int32_t n_tokens = 0;
   int32_t n_logits = 0;
-  bool samples = false;         // the last row's logits give the next token
+  bool samples = false;  // the last row's logits give the next token
 };
 
 struct SchedulePlan {
   std::vector<Chunk> chunks;
-  std::vector<Sequence*> admitted;    // were waiting, have blocks now
-  std::vector<Sequence*> preempted;   // wait again, their blocks are gone
+  std::vector<Sequence*> admitted;   // were waiting, have blocks now
+  std::vector<Sequence*> preempted;  // wait again, their blocks are gone
 };
 
 class Scheduler {
@@ -62,7 +64,7 @@ class Scheduler {
 
   SchedulerLimits limits_;
   BlockManager& blocks_;
-  std::vector<Sequence*> waiting_, running_;   // both in the order of runs_before
+  std::vector<Sequence*> waiting_, running_;  // both in the order of runs_before
   SchedulePlan plan_;
   int32_t tokens_left_ = 0, logits_left_ = 0;
 };

@@ -1,4 +1,5 @@
-// KvCache: the memory behind the block ids. Layer l's page b lies at layer(l).data + b * page_bytes. Engine thread only.
+// KvCache: the memory behind the block ids. Layer l's page b lies at layer(l).data + b * page_bytes. Engine
+// thread only.
 #pragma once
 
 #include <cstdint>

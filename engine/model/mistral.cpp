@@ -10,7 +10,8 @@ namespace tramontane {
 namespace {
 
 bool same_layout(const HostMatrix& a, const HostMatrix& b) {
-  return a.k == b.k && a.quant == b.quant && (a.quant ? a.scale_dtype == b.scale_dtype : a.dense_dtype == b.dense_dtype);
+  return a.k == b.k && a.quant == b.quant &&
+         (a.quant ? a.scale_dtype == b.scale_dtype : a.dense_dtype == b.dense_dtype);
 }
 
 // Canonical rows are whole and in order, so stacking along the outputs is appending bytes.
@@ -42,12 +43,15 @@ HostMatrix concatenate(std::span<const HostMatrix> parts) {
   return whole;
 }
 
-uint64_t host_bytes(const HostMatrix& matrix) { return matrix.codes.size() + matrix.scales.size() + matrix.biases.size(); }
+uint64_t host_bytes(const HostMatrix& matrix) {
+  return matrix.codes.size() + matrix.scales.size() + matrix.biases.size();
+}
 
 // Uploads one tensor after the other, freeing each host copy before the next, and tells how far it is.
 class Loader {
  public:
-  Loader(Backend& backend, const Checkpoint& checkpoint, const std::function<void(uint64_t, uint64_t)>& progress)
+  Loader(Backend& backend, const Checkpoint& checkpoint,
+         const std::function<void(uint64_t, uint64_t)>& progress)
       : backend_(backend), checkpoint_(checkpoint), progress_(progress), total_(checkpoint.weight_bytes()) {}
 
   Matrix matrix(Role role, int32_t layer) {
@@ -100,12 +104,14 @@ class Loader {
   uint64_t done_ = 0, total_;
 };
 
-// (cos, sin) of position * theta^(-2j/head_dim), computed in FP32 as the model's authors and transformers do (FORMATS 1a).
+// (cos, sin) of position * theta^(-2j/head_dim), computed in FP32 as the model's authors and transformers do
+// (FORMATS 1a).
 std::vector<float> rope_table(const ModelConfig& config, int32_t max_position) {
   const int32_t pairs = config.head_dim / 2;
   std::vector<float> inverse_frequency(static_cast<size_t>(pairs));
   for (int32_t j = 0; j < pairs; ++j) {
-    inverse_frequency[j] = 1.0f / std::pow(config.rope_theta, static_cast<float>(2 * j) / static_cast<float>(config.head_dim));
+    inverse_frequency[j] =
+        1.0f / std::pow(config.rope_theta, static_cast<float>(2 * j) / static_cast<float>(config.head_dim));
   }
   std::vector<float> table;
   table.reserve(static_cast<size_t>(max_position) * config.head_dim);
@@ -127,10 +133,12 @@ AttentionShape attention_shape_of(const ModelConfig& config) {
 uint64_t token_row_bytes(const ModelConfig& c, DType act) {
   const uint64_t f32 = size_of(DType::f32), in = size_of(act);
   const AttentionShape shape = attention_shape_of(c);
-  return 2 * f32 * c.dim + in * c.dim + f32 * shape.qkv_cols() + in * shape.q_cols() + 2 * f32 * c.hidden_dim + in * c.hidden_dim;
+  return 2 * f32 * c.dim + in * c.dim + f32 * shape.qkv_cols() + in * shape.q_cols() +
+         2 * f32 * c.hidden_dim + in * c.hidden_dim;
 }
 uint64_t logit_row_bytes(const ModelConfig& c, DType act) {
-  return uint64_t{2} * size_of(DType::f32) * c.dim + size_of(act) * c.dim + uint64_t{size_of(DType::f32)} * c.vocab_size;
+  return uint64_t{2} * size_of(DType::f32) * c.dim + size_of(act) * c.dim +
+         uint64_t{size_of(DType::f32)} * c.vocab_size;
 }
 
 }  // namespace
@@ -141,14 +149,14 @@ int64_t StackedMatrix::n() const {
   return sum;
 }
 
-uint64_t Mistral::workspace_bytes(const ModelConfig& config, int32_t max_tokens, int32_t max_logits, int32_t max_position,
-                                  DType act_dtype) {
+uint64_t Mistral::workspace_bytes(const ModelConfig& config, int32_t max_tokens, int32_t max_logits,
+                                  int32_t max_position, DType act_dtype) {
   return token_row_bytes(config, act_dtype) * max_tokens + logit_row_bytes(config, act_dtype) * max_logits +
          uint64_t{sizeof(float)} * config.head_dim * max_position;
 }
 
-Mistral::Mistral(Backend& backend, const Checkpoint& checkpoint, int32_t max_tokens, int32_t max_logits, int32_t max_position,
-                 const std::function<void(uint64_t done, uint64_t total)>& progress)
+Mistral::Mistral(Backend& backend, const Checkpoint& checkpoint, int32_t max_tokens, int32_t max_logits,
+                 int32_t max_position, const std::function<void(uint64_t done, uint64_t total)>& progress)
     : backend_(backend),
       config_(checkpoint.config()),
       shape_(attention_shape_of(config_)),
@@ -202,14 +210,15 @@ TensorView Mistral::forward(const BatchView& batch, KvCache& cache) {
   const ModelConfig& c = config_;
   const DType act = backend_.act_dtype();
   const int64_t rows = batch.n_tokens;
-  const TensorView x = x_.view(DType::f32, rows, c.dim);                      // the residual stream
-  const TensorView delta = delta_.view(DType::f32, rows, c.dim);              // what the last half-layer adds to it
+  const TensorView x = x_.view(DType::f32, rows, c.dim);          // the residual stream
+  const TensorView delta = delta_.view(DType::f32, rows, c.dim);  // what the last half-layer adds to it
   const TensorView h = h_.view(act, rows, c.dim);
   const TensorView qkv = qkv_.view(DType::f32, rows, shape_.qkv_cols());
   const TensorView attention = attention_.view(act, rows, shape_.q_cols());
   const TensorView gate_up = gate_up_.view(DType::f32, rows, int64_t{2} * c.hidden_dim);
   const TensorView activation = activation_.view(act, rows, c.hidden_dim);
-  const TensorView rope = rope_.view(DType::f32, static_cast<int64_t>(rope_.size() / sizeof(float)) / c.head_dim, c.head_dim);
+  const TensorView rope =
+      rope_.view(DType::f32, static_cast<int64_t>(rope_.size() / sizeof(float)) / c.head_dim, c.head_dim);
   const auto weight = [&](const Buffer& norm) { return norm.view(DType::f32, 1, c.dim); };
 
   backend_.begin_step(batch);

@@ -11,30 +11,34 @@
 
 namespace tramontane {
 
-// Matrices that share an input, stacked along their outputs (q,k,v; gate,up). One part when their layouts agree, else several.
+// Matrices that share an input, stacked along their outputs (q,k,v; gate,up). One part when their layouts
+// agree, else several.
 struct StackedMatrix {
   std::vector<Matrix> parts;
   int64_t n() const;
 };
 
 struct MistralLayer {
-  Buffer attention_norm, ffn_norm;   // f32 [dim]
-  StackedMatrix wqkv;                // [(n_heads + 2*n_kv_heads) * head_dim, dim]
-  Matrix wo;                         // [dim, n_heads*head_dim]
-  StackedMatrix w13;                 // [2*hidden_dim, dim]: gate rows, then up rows
-  Matrix w2;                         // [dim, hidden_dim]
+  Buffer attention_norm, ffn_norm;  // f32 [dim]
+  StackedMatrix wqkv;               // [(n_heads + 2*n_kv_heads) * head_dim, dim]
+  Matrix wo;                        // [dim, n_heads*head_dim]
+  StackedMatrix w13;                // [2*hidden_dim, dim]: gate rows, then up rows
+  Matrix w2;                        // [dim, hidden_dim]
 };
 
 class Mistral {
  public:
-  // Uploads every weight. Scratch is sized for max_tokens rows and max_logits sampled rows; max_position rows of the RoPE table.
-  Mistral(Backend& backend, const Checkpoint& checkpoint, int32_t max_tokens, int32_t max_logits, int32_t max_position,
-          const std::function<void(uint64_t done, uint64_t total)>& progress = {});
+  // Uploads every weight. Scratch is sized for max_tokens rows and max_logits sampled rows; max_position rows
+  // of the RoPE table.
+  Mistral(Backend& backend, const Checkpoint& checkpoint, int32_t max_tokens, int32_t max_logits,
+          int32_t max_position, const std::function<void(uint64_t done, uint64_t total)>& progress = {});
 
   // Bytes that the constructor will allocate besides weights.
-  static uint64_t workspace_bytes(const ModelConfig& config, int32_t max_tokens, int32_t max_logits, int32_t max_position, DType act_dtype);
+  static uint64_t workspace_bytes(const ModelConfig& config, int32_t max_tokens, int32_t max_logits,
+                                  int32_t max_position, DType act_dtype);
 
-  // Runs one step; returns FP32 logits [batch.n_logits, vocab_size] in backend memory, valid until the next call.
+  // Runs one step; returns FP32 logits [batch.n_logits, vocab_size] in backend memory, valid until the next
+  // call.
   TensorView forward(const BatchView& batch, KvCache& cache);
 
   const ModelConfig& config() const { return config_; }
@@ -47,10 +51,10 @@ class Mistral {
   ModelConfig config_;
   AttentionShape shape_;
   std::vector<MistralLayer> layers_;
-  Matrix tok_embeddings_, output_;   // output_ is empty when tied
+  Matrix tok_embeddings_, output_;  // output_ is empty when tied
   bool tied_ = false;
-  Buffer norm_;                      // f32 [dim]
-  Buffer rope_;                      // f32 [max_position, head_dim] (cos, sin) pairs
+  Buffer norm_;  // f32 [dim]
+  Buffer rope_;  // f32 [max_position, head_dim] (cos, sin) pairs
   Buffer x_, delta_, h_, qkv_, attention_, gate_up_, activation_;  // scratch, max_tokens rows each
   Buffer sampled_x_, sampled_delta_, sampled_h_, logits_;          // scratch, max_logits rows each
   int32_t max_tokens_ = 0, max_logits_ = 0;

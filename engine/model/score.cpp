@@ -15,20 +15,22 @@ namespace {
 void check_ids(std::span<const int32_t> ids, const ModelConfig& config) {
   if (ids.empty()) throw std::runtime_error("score: expected at least one token id, got none");
   if (ids.size() > static_cast<size_t>(config.max_position)) {
-    throw std::runtime_error("score: expected at most " + std::to_string(config.max_position) + " token ids (the model's maximum), got " +
-                             std::to_string(ids.size()));
+    throw std::runtime_error("score: expected at most " + std::to_string(config.max_position) +
+                             " token ids (the model's maximum), got " + std::to_string(ids.size()));
   }
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] >= 0 && ids[i] < config.vocab_size) continue;
-    throw std::runtime_error("score: id " + std::to_string(i) + " is " + std::to_string(ids[i]) + ", expected 0.." +
-                             std::to_string(config.vocab_size - 1));
+    throw std::runtime_error("score: id " + std::to_string(i) + " is " + std::to_string(ids[i]) +
+                             ", expected 0.." + std::to_string(config.vocab_size - 1));
   }
 }
 
 }  // namespace
 
-void score_all(Backend& backend, const Checkpoint& checkpoint, std::span<const std::vector<int32_t>> texts, int32_t chunk_tokens,
-               const std::function<void(size_t text, int32_t first_row, std::span<const float> logits)>& sink) {
+void score_all(
+    Backend& backend, const Checkpoint& checkpoint, std::span<const std::vector<int32_t>> texts,
+    int32_t chunk_tokens,
+    const std::function<void(size_t text, int32_t first_row, std::span<const float> logits)>& sink) {
   const ModelConfig& config = checkpoint.config();
   int32_t longest = 0;
   for (const auto& ids : texts) {
@@ -59,7 +61,8 @@ void score_all(Backend& backend, const Checkpoint& checkpoint, std::span<const s
   }
 }
 
-void score(Backend& backend, const Checkpoint& checkpoint, std::span<const int32_t> ids, int32_t chunk_tokens, const LogitsSink& sink) {
+void score(Backend& backend, const Checkpoint& checkpoint, std::span<const int32_t> ids, int32_t chunk_tokens,
+           const LogitsSink& sink) {
   const std::vector<std::vector<int32_t>> texts = {{ids.begin(), ids.end()}};
   score_all(backend, checkpoint, texts, chunk_tokens,
             [&](size_t, int32_t first_row, std::span<const float> logits) { sink(first_row, logits); });

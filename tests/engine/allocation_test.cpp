@@ -1,4 +1,5 @@
-// Nothing is allocated on the step path after start-up: this program counts every operator new of each thread.
+// Nothing is allocated on the step path after start-up: this program counts every operator new of each
+// thread.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -11,7 +12,9 @@ namespace {
 thread_local uint64_t allocations = 0;
 
 // Neither is inlined: the compiler would warn of free() on what operator new gave, which is right here.
-[[gnu::noinline]] void release(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void release(void* memory) noexcept {
+  std::free(memory);
+}
 [[gnu::noinline]] void* counted(size_t size, size_t alignment = alignof(std::max_align_t)) {
   ++allocations;
   size = (size + alignment - 1) / alignment * alignment;
@@ -20,18 +23,42 @@ thread_local uint64_t allocations = 0;
 }
 }  // namespace
 
-void* operator new(size_t size) { return counted(size); }
-void* operator new[](size_t size) { return counted(size); }
-void* operator new(size_t size, std::align_val_t alignment) { return counted(size, static_cast<size_t>(alignment)); }
-void* operator new[](size_t size, std::align_val_t alignment) { return counted(size, static_cast<size_t>(alignment)); }
-void operator delete(void* memory) noexcept { release(memory); }
-void operator delete[](void* memory) noexcept { release(memory); }
-void operator delete(void* memory, size_t) noexcept { release(memory); }
-void operator delete[](void* memory, size_t) noexcept { release(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { release(memory); }
-void operator delete[](void* memory, std::align_val_t) noexcept { release(memory); }
-void operator delete(void* memory, size_t, std::align_val_t) noexcept { release(memory); }
-void operator delete[](void* memory, size_t, std::align_val_t) noexcept { release(memory); }
+void* operator new(size_t size) {
+  return counted(size);
+}
+void* operator new[](size_t size) {
+  return counted(size);
+}
+void* operator new(size_t size, std::align_val_t alignment) {
+  return counted(size, static_cast<size_t>(alignment));
+}
+void* operator new[](size_t size, std::align_val_t alignment) {
+  return counted(size, static_cast<size_t>(alignment));
+}
+void operator delete(void* memory) noexcept {
+  release(memory);
+}
+void operator delete[](void* memory) noexcept {
+  release(memory);
+}
+void operator delete(void* memory, size_t) noexcept {
+  release(memory);
+}
+void operator delete[](void* memory, size_t) noexcept {
+  release(memory);
+}
+void operator delete(void* memory, std::align_val_t) noexcept {
+  release(memory);
+}
+void operator delete[](void* memory, std::align_val_t) noexcept {
+  release(memory);
+}
+void operator delete(void* memory, size_t, std::align_val_t) noexcept {
+  release(memory);
+}
+void operator delete[](void* memory, size_t, std::align_val_t) noexcept {
+  release(memory);
+}
 
 namespace tramontane {
 namespace {
@@ -50,8 +77,10 @@ class StepWatcher : public ForwardingBackend {
 TEST(StepPath, AllocatesNothing) {
   const auto cpu = make_cpu_backend({.threads = 2, .kernels = ""});
   StepWatcher watcher(*cpu);
-  // 40 blocks for 8 sequences that grow to 7 blocks each: they are preempted and admitted again while we count.
-  Engine engine(watcher, tiny_checkpoint(), {.max_sequences = 8, .step_tokens = 24, .kv_cache_bytes = 40 * 6144});
+  // 40 blocks for 8 sequences that grow to 7 blocks each: they are preempted and admitted again while we
+  // count.
+  Engine engine(watcher, tiny_checkpoint(),
+                {.max_sequences = 8, .step_tokens = 24, .kv_cache_bytes = 40 * 6144});
   std::vector<std::shared_ptr<Generation>> generations;
   for (int32_t i = 0; i < 8; ++i) {
     GenerateRequest request = make_request(make_prompt(static_cast<uint64_t>(i), 30 + i, 32768), 70);
@@ -68,7 +97,8 @@ TEST(StepPath, AllocatesNothing) {
   engine.stop();
   EXPECT_GT(engine.stats().preemptions, 0u);
 
-  // Submitting may overlap the first steps: the inbox and the list of requests grow then. From the moment all have begun, nothing may.
+  // Submitting may overlap the first steps: the inbox and the list of requests grow then. From the moment all
+  // have begun, nothing may.
   ASSERT_GT(watcher.counts.size(), 60u);
   size_t allocating = 0;
   for (size_t step = 30; step < watcher.counts.size(); ++step) {

@@ -35,10 +35,10 @@ void compute_all(BlockManager& blocks, Sequence& sequence) {
 TEST(BlockManager, EvictsTheLeastRecentlyUsedTailFirst) {
   BlockManager blocks(4);
   Sequence a = make_sequence(blocks, iota_tokens(33)), b = make_sequence(blocks, iota_tokens(17, 1000));
-  compute_all(blocks, a);   // 2 full blocks and a begun one
+  compute_all(blocks, a);  // 2 full blocks and a begun one
   blocks.release(a);
   EXPECT_EQ(blocks.n_available(), 4);
-  compute_all(blocks, b);   // needs 2: the two blocks without content
+  compute_all(blocks, b);  // needs 2: the two blocks without content
   EXPECT_EQ(blocks.find_prefix(a).n_blocks, 2);
   ASSERT_TRUE(blocks.grow(b));
   EXPECT_EQ(blocks.find_prefix(a).n_blocks, 1) << "the end of the prefix goes before its start";
@@ -50,8 +50,9 @@ TEST(BlockManager, EvictsTheLeastRecentlyUsedTailFirst) {
 TEST(BlockManager, AChildIsNotFoundUnderAnotherParent) {
   BlockManager blocks(16);
   std::vector<int32_t> one = iota_tokens(33), other = iota_tokens(33);
-  other[3] = 77;   // the first block differs, the second has the same tokens
-  Sequence a = make_sequence(blocks, one), b = make_sequence(blocks, other), c = make_sequence(blocks, one, "salt");
+  other[3] = 77;  // the first block differs, the second has the same tokens
+  Sequence a = make_sequence(blocks, one), b = make_sequence(blocks, other),
+           c = make_sequence(blocks, one, "salt");
   compute_all(blocks, a);
   EXPECT_EQ(blocks.find_prefix(a).n_blocks, 2);
   EXPECT_EQ(blocks.find_prefix(b).n_blocks, 0);
@@ -82,8 +83,9 @@ TEST(BlockManager, ManySaltsStayBoundedAndApart) {
   EXPECT_EQ(roots.size(), 10000u);
 }
 
-// A seeded random load through the scheduler: short and long prompts with shared beginnings, siblings, cancellations at any time, few
-// blocks. After each step every count agrees, no block that is written is shared, and what the cache gives has the right tokens.
+// A seeded random load through the scheduler: short and long prompts with shared beginnings, siblings,
+// cancellations at any time, few blocks. After each step every count agrees, no block that is written is
+// shared, and what the cache gives has the right tokens.
 struct Totals {
   int finished = 0, preempted = 0, from_cache = 0;
 };
@@ -94,14 +96,16 @@ void run_random_load(uint32_t seed, Totals& totals) {
   const int32_t n_blocks = 8 + below(40), max_length = n_blocks * kBlockTokens;
   const int32_t most = 1 + below(8);
   BlockManager blocks(n_blocks);
-  Scheduler scheduler({.step_tokens = 1 + below(64), .max_sequences = most, .max_logits = most + below(8)}, blocks);
+  Scheduler scheduler({.step_tokens = 1 + below(64), .max_sequences = most, .max_logits = most + below(8)},
+                      blocks);
   struct Load {
     Sequence sequence;
     std::shared_ptr<SequenceGroup> group;
     int32_t n_output = 0;
   };
   std::map<const Sequence*, std::unique_ptr<Load>> live;
-  std::map<int32_t, std::vector<int32_t>> stored;   // what each block's slots hold: position-independent stand-in for k and v
+  std::map<int32_t, std::vector<int32_t>>
+      stored;  // what each block's slots hold: position-independent stand-in for k and v
   uint64_t next_id = 0;
 
   for (int step = 0; step < 1500; ++step) {
@@ -121,7 +125,7 @@ void run_random_load(uint32_t seed, Totals& totals) {
         live.emplace(&load->sequence, std::move(load));
       }
     }
-    if (!live.empty() && below(20) == 0) {   // somebody hangs up
+    if (!live.empty() && below(20) == 0) {  // somebody hangs up
       auto victim = std::next(live.begin(), below(static_cast<int32_t>(live.size())));
       scheduler.finish(&victim->second->sequence);
       live.erase(victim);
@@ -141,11 +145,13 @@ void run_random_load(uint32_t seed, Totals& totals) {
       }
       scheduler.advance(chunk);
       for (int32_t p = 0; p < sequence.n_computed; ++p) {
-        ASSERT_EQ(stored[sequence.blocks[p / kBlockTokens]][p % kBlockTokens], sequence.tokens[p]) << "position " << p;
+        ASSERT_EQ(stored[sequence.blocks[p / kBlockTokens]][p % kBlockTokens], sequence.tokens[p])
+            << "position " << p;
       }
       if (chunk.samples) {
         sequence.tokens.push_back(below(3));
-        if (sequence.n_output() == sequence.max_tokens || sequence.length() == max_length) done.push_back(&sequence);
+        if (sequence.n_output() == sequence.max_tokens || sequence.length() == max_length)
+          done.push_back(&sequence);
       }
     }
     for (Sequence* sequence : done) {

@@ -1,5 +1,6 @@
-// Decision 5: the same request gives the same tokens and the same logprobs, bit for bit, at any load. Each kernel set that this processor
-// has answers 33 requests alone, and then again under every circumstance that must not matter.
+// Decision 5: the same request gives the same tokens and the same logprobs, bit for bit, at any load. Each
+// kernel set that this processor has answers 33 requests alone, and then again under every circumstance that
+// must not matter.
 #include <gtest/gtest.h>
 
 #include "tests/engine/engine_support.h"
@@ -10,7 +11,8 @@ namespace {
 constexpr int32_t kRequests = 33;
 constexpr uint64_t kPlenty = 4 << 20;
 
-// Lengths 3..99, half of them sharing a beginning; greedy and sampled, with logprobs, some with penalties and prompt scores.
+// Lengths 3..99, half of them sharing a beginning; greedy and sampled, with logprobs, some with penalties and
+// prompt scores.
 std::vector<GenerateRequest> make_requests() {
   std::vector<GenerateRequest> requests;
   for (int32_t i = 0; i < kRequests; ++i) {
@@ -46,13 +48,15 @@ std::vector<GenerateRequest> make_growing_requests() {
   return requests;
 }
 
-std::vector<AnswerRecord> answer_one_by_one(Engine& engine, const std::vector<GenerateRequest>& requests = make_requests()) {
+std::vector<AnswerRecord> answer_one_by_one(Engine& engine,
+                                            const std::vector<GenerateRequest>& requests = make_requests()) {
   std::vector<AnswerRecord> answers;
   for (const GenerateRequest& request : requests) answers.push_back(collect(*engine.submit(request))[0]);
   return answers;
 }
 
-std::vector<AnswerRecord> answer_together(Engine& engine, const std::vector<GenerateRequest>& requests = make_requests()) {
+std::vector<AnswerRecord> answer_together(Engine& engine,
+                                          const std::vector<GenerateRequest>& requests = make_requests()) {
   std::vector<std::shared_ptr<Generation>> generations;
   for (const GenerateRequest& request : requests) generations.push_back(engine.submit(request));
   std::vector<AnswerRecord> answers;
@@ -70,7 +74,9 @@ void expect_same(const std::vector<AnswerRecord>& answers, const std::vector<Ans
 
 class SameTokens : public testing::TestWithParam<std::string> {
  protected:
-  std::unique_ptr<Backend> backend(int threads = 1) const { return make_cpu_backend({.threads = threads, .kernels = GetParam()}); }
+  std::unique_ptr<Backend> backend(int threads = 1) const {
+    return make_cpu_backend({.threads = threads, .kernels = GetParam()});
+  }
 
   const std::vector<AnswerRecord>& alone() {
     static std::map<std::string, std::vector<AnswerRecord>> known;
@@ -93,7 +99,8 @@ TEST_P(SameTokens, AmongNeighbours) {
 TEST_P(SameTokens, WithPromptsCutDifferently) {
   for (const int32_t step_tokens : {7, 64}) {
     const auto cpu = backend();
-    Engine engine(*cpu, tiny_checkpoint(), {.step_tokens = step_tokens, .kv_cache_bytes = kPlenty, .prefix_cache = false});
+    Engine engine(*cpu, tiny_checkpoint(),
+                  {.step_tokens = step_tokens, .kv_cache_bytes = kPlenty, .prefix_cache = false});
     expect_same(answer_together(engine), alone());
   }
 }
@@ -118,7 +125,10 @@ TEST_P(SameTokens, AfterPreemptions) {
   for (const bool prefix_cache : {false, true}) {
     // 12 blocks: all five begin, and two of them at their full length take everything.
     Engine engine(*cpu, tiny_checkpoint(),
-                  {.step_tokens = 48, .kv_cache_bytes = 12 * 6144, .prefix_cache = prefix_cache, .check_invariants = true});
+                  {.step_tokens = 48,
+                   .kv_cache_bytes = 12 * 6144,
+                   .prefix_cache = prefix_cache,
+                   .check_invariants = true});
     expect_same(answer_together(engine, requests), expected);
     engine.stop();
     EXPECT_GT(engine.stats().preemptions, 1u);
@@ -134,7 +144,8 @@ TEST_P(SameTokens, OnAnyNumberOfThreads) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Kernels, SameTokens, testing::ValuesIn(available_cpu_kernels()), [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(Kernels, SameTokens, testing::ValuesIn(available_cpu_kernels()),
+                         [](const auto& test) { return test.param; });
 
 }  // namespace
 }  // namespace tramontane

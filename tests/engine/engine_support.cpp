@@ -35,7 +35,8 @@ std::vector<AnswerRecord> collect(Generation& generation, int32_t n) {
       continue;
     }
     TokenRecord record{event->token, event->logprob, {}};
-    for (int i = 0; i < event->n_top; ++i) record.top.emplace_back(event->top[i].token, event->top[i].logprob);
+    for (int i = 0; i < event->n_top; ++i)
+      record.top.emplace_back(event->top[i].token, event->top[i].logprob);
     (event->kind == TokenEvent::Kind::token ? answer.tokens : answer.prompt).push_back(std::move(record));
   }
   return answers;
@@ -44,7 +45,8 @@ std::vector<AnswerRecord> collect(Generation& generation, int32_t n) {
 std::vector<int32_t> make_prompt(uint64_t seed, int32_t length, int32_t vocab_size) {
   std::vector<int32_t> prompt = {1};
   for (int32_t i = 1; i < length; ++i) {
-    prompt.push_back(static_cast<int32_t>(3 + random_bits(seed, static_cast<uint64_t>(i)) % static_cast<uint64_t>(vocab_size - 3)));
+    prompt.push_back(static_cast<int32_t>(3 + random_bits(seed, static_cast<uint64_t>(i)) %
+                                                  static_cast<uint64_t>(vocab_size - 3)));
   }
   return prompt;
 }

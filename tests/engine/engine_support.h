@@ -1,4 +1,5 @@
-// What the engine's tests share: the small golden model on a CPU backend, requests in one line, and answers collected to the end.
+// What the engine's tests share: the small golden model on a CPU backend, requests in one line, and answers
+// collected to the end.
 #pragma once
 
 #include <memory>
@@ -32,7 +33,8 @@ struct AnswerRecord {
 // Pops every event until each of the n sequences has finished; fails the test when none comes for a minute.
 std::vector<AnswerRecord> collect(Generation& generation, int32_t n = 1);
 
-// `length` ids of a made-up but reproducible prompt; the same `seed` gives prompts that are prefixes of each other.
+// `length` ids of a made-up but reproducible prompt; the same `seed` gives prompts that are prefixes of each
+// other.
 std::vector<int32_t> make_prompt(uint64_t seed, int32_t length, int32_t vocab_size);
 
 GenerateRequest make_request(std::vector<int32_t> prompt, int32_t max_tokens);

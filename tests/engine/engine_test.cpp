@@ -66,7 +66,8 @@ TEST_F(EngineTest, StopsAtEndOfSequenceStopIdsAndNotBeforeMinTokens) {
   request.sampling.stop_token_ids = {stop};
   const auto stopped = collect(*engine.submit(request))[0];
   EXPECT_EQ(stopped.finish, FinishReason::stop);
-  EXPECT_EQ(stopped.ids(), std::vector<int32_t>(free.begin(), free.begin() + static_cast<std::ptrdiff_t>(first)))
+  EXPECT_EQ(stopped.ids(),
+            std::vector<int32_t>(free.begin(), free.begin() + static_cast<std::ptrdiff_t>(first)))
       << "the stop id itself is not sent";
 
   request.sampling.min_tokens = 10;
@@ -133,7 +134,7 @@ TEST_F(EngineTest, PromptLogprobsEqualTheLogprobsOfGeneratingThePrompt) {
   const AnswerRecord scored = collect(*engine.submit(request))[0];
   EXPECT_EQ(scored.finish, FinishReason::length);
   EXPECT_TRUE(scored.tokens.empty());
-  ASSERT_EQ(scored.prompt.size(), 25u);   // every position but the first
+  ASSERT_EQ(scored.prompt.size(), 25u);  // every position but the first
   EXPECT_EQ(std::vector<TokenRecord>(scored.prompt.begin() + 19, scored.prompt.end()), generated.tokens);
   for (size_t i = 0; i < scored.prompt.size(); ++i) EXPECT_EQ(scored.prompt[i].token, request.prompt[i + 1]);
 }
@@ -146,7 +147,7 @@ TEST_F(EngineTest, CancellationWorksInQueuePrefillAndDecode) {
   const auto queued = engine.submit(endless);
   queued->cancelled = true;
   EXPECT_EQ(collect(*queued)[0].finish, FinishReason::cancelled);
-  ASSERT_TRUE(running->events.pop_for(1min).has_value());   // decoding
+  ASSERT_TRUE(running->events.pop_for(1min).has_value());  // decoding
   running->cancelled = true;
   EXPECT_EQ(collect(*running)[0].finish, FinishReason::cancelled);
   const auto prefilling = engine.submit(make_request(make_prompt(7, 900, kVocab), 10));
@@ -193,7 +194,7 @@ TEST_F(EngineTest, AFullQueueRefusesWithRetryAfter) {
   request.sampling.ignore_eos = true;
   std::vector<std::shared_ptr<Generation>> accepted;
   accepted.push_back(engine.submit(request));
-  ASSERT_TRUE(accepted[0]->events.pop_for(1min).has_value());   // it runs: the queue is empty
+  ASSERT_TRUE(accepted[0]->events.pop_for(1min).has_value());  // it runs: the queue is empty
   accepted.push_back(engine.submit(request));
   const auto refusal = [&](const GenerateRequest& refused) {
     try {
@@ -216,7 +217,7 @@ TEST_F(EngineTest, AFullQueueRefusesWithRetryAfter) {
 }
 
 TEST_F(EngineTest, WhatNeverFitsIsRefusedAtTheDoor) {
-  Engine& engine = start({.kv_cache_bytes = 16 * 6144});   // 16 blocks of 2 * 32 * 16 * 2 bytes * 3 layers
+  Engine& engine = start({.kv_cache_bytes = 16 * 6144});  // 16 blocks of 2 * 32 * 16 * 2 bytes * 3 layers
   EXPECT_EQ(engine.max_model_len(), 256);
   try {
     engine.submit(make_request(make_prompt(1, 200, kVocab), 57));
@@ -233,7 +234,7 @@ TEST_F(EngineTest, StopFinishesEverythingAndRefusesWhatComesLater) {
   request.sampling.ignore_eos = true;
   const auto running = engine.submit(request), waiting = engine.submit(request);
   ASSERT_TRUE(running->events.pop_for(1min).has_value());
-  std::thread second([&] { engine.stop(); });   // any thread, any number of times
+  std::thread second([&] { engine.stop(); });  // any thread, any number of times
   engine.stop();
   second.join();
   EXPECT_EQ(collect(*running)[0].finish, FinishReason::cancelled);
@@ -249,10 +250,11 @@ TEST_F(EngineTest, StopFinishesEverythingAndRefusesWhatComesLater) {
 TEST_F(EngineTest, IdleTakesNoProcessorTime) {
   Engine& engine = start();
   collect(*engine.submit(make_request(make_prompt(12, 10, kVocab), 2)));
-  std::this_thread::sleep_for(50ms);   // the backend's own threads go to sleep
+  std::this_thread::sleep_for(50ms);  // the backend's own threads go to sleep
   const std::clock_t before = std::clock();
   std::this_thread::sleep_for(200ms);
-  EXPECT_LT(static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC, 0.05) << "a spinning thread would have taken 0.2 s";
+  EXPECT_LT(static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC, 0.05)
+      << "a spinning thread would have taken 0.2 s";
   EXPECT_EQ(engine.stats().seconds_since_step, 0);
 }
 
@@ -267,7 +269,8 @@ class FaultyBackend : public ForwardingBackend {
   }
   void download(const std::byte* device, std::span<std::byte> host) override {
     ForwardingBackend::download(device, host);
-    if (step_++ == spoil_at) reinterpret_cast<float*>(host.data())[123] = std::numeric_limits<float>::quiet_NaN();
+    if (step_++ == spoil_at)
+      reinterpret_cast<float*>(host.data())[123] = std::numeric_limits<float>::quiet_NaN();
   }
 
  private:
@@ -307,18 +310,21 @@ TEST_F(EngineTest, LogitsThatAreNotFiniteEndTheSequenceAlone) {
   EXPECT_EQ(collect(*engine.submit(request))[0].tokens.size(), 6u) << "the next request is answered";
 }
 
-// Many clients at once, with cancellations: for the thread sanitizer, and for the one finishing event that each must get.
+// Many clients at once, with cancellations: for the thread sanitizer, and for the one finishing event that
+// each must get.
 TEST_F(EngineTest, ManyThreadsSubmitCancelAndRead) {
   Engine& engine = start({.max_sequences = 4, .step_tokens = 32});
   std::vector<std::thread> clients;
   for (uint64_t client = 0; client < 8; ++client) {
     clients.emplace_back([&, client] {
       for (uint64_t i = 0; i < 4; ++i) {
-        GenerateRequest request = make_request(make_prompt(client, 10 + static_cast<int32_t>(i) * 7, kVocab), 6);
+        GenerateRequest request =
+            make_request(make_prompt(client, 10 + static_cast<int32_t>(i) * 7, kVocab), 6);
         request.n = i % 2 == 0 ? 1 : 2;
         const auto generation = engine.submit(request);
         if ((client + i) % 3 == 0) generation->cancelled = true;
-        for (const AnswerRecord& answer : collect(*generation, request.n)) EXPECT_EQ(answer.finishing_events, 1);
+        for (const AnswerRecord& answer : collect(*generation, request.n))
+          EXPECT_EQ(answer.finishing_events, 1);
         (void)engine.stats();
       }
     });

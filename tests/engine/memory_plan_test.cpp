@@ -34,7 +34,7 @@ std::string refusal(const EngineOptions& options, uint64_t available) {
 
 TEST(MemoryPlan, TakesWhatIsWantedWhenThereIsRoom) {
   const MemoryPlan plan = plan_memory(mistral_7b(), 14 * kGiB, DType::bf16, {}, 256 * kGiB);
-  EXPECT_EQ(plan.kv_blocks, 2048);   // 64 sequences of 512 tokens, and at least one of 32768
+  EXPECT_EQ(plan.kv_blocks, 2048);  // 64 sequences of 512 tokens, and at least one of 32768
   EXPECT_EQ(plan.kv_bytes, 4 * kGiB);
   EXPECT_EQ(plan.max_model_len, 32768);
 }
@@ -50,13 +50,16 @@ TEST(MemoryPlan, RefusesWhatDoesNotFitAndNamesTheOption) {
   EXPECT_THAT(refusal({}, 14 * kGiB), HasSubstr("not enough memory"));
   EXPECT_THAT(refusal({.kv_cache_bytes = 8 * kGiB}, 16 * kGiB), HasSubstr("--kv-cache-bytes"));
   EXPECT_THAT(refusal({.kv_cache_bytes = 1000}, 0), HasSubstr("--kv-cache-bytes"));
-  EXPECT_THAT(refusal({.max_model_len = 32768, .kv_cache_bytes = 1 * kGiB}, 256 * kGiB), HasSubstr("--max-model-len"));
+  EXPECT_THAT(refusal({.max_model_len = 32768, .kv_cache_bytes = 1 * kGiB}, 256 * kGiB),
+              HasSubstr("--max-model-len"));
   EXPECT_THAT(refusal({.max_model_len = 40000}, 256 * kGiB), HasSubstr("--max-model-len"));
   EXPECT_THAT(refusal({.max_sequences = 0}, 256 * kGiB), HasSubstr("--max-sequences"));
   EXPECT_THAT(refusal({.step_tokens = 0}, 256 * kGiB), HasSubstr("--step-tokens"));
 }
 
-TEST(MemoryPlan, ReadsTheHostsMemory) { EXPECT_GT(host_available_bytes(), uint64_t{1} << 20); }
+TEST(MemoryPlan, ReadsTheHostsMemory) {
+  EXPECT_GT(host_available_bytes(), uint64_t{1} << 20);
+}
 
 }  // namespace
 }  // namespace tramontane

@@ -43,8 +43,14 @@ TEST(RequestChecks, NameTheParameterThatIsOutOfRange) {
       {"repetition_penalty", [](auto& r) { r.sampling.repetition_penalty = 0.0f; }},
       {"presence_penalty", [](auto& r) { r.sampling.presence_penalty = 2.5f; }},
       {"frequency_penalty", [](auto& r) { r.sampling.frequency_penalty = -3.0f; }},
-      {"logit_bias", [](auto& r) { r.sampling.logit_bias = {{100, 1.0f}}; }},
-      {"logit_bias", [](auto& r) { r.sampling.logit_bias = {{1, 101.0f}}; }},
+      {"logit_bias",
+       [](auto& r) {
+         r.sampling.logit_bias = {{100, 1.0f}};
+       }},
+      {"logit_bias",
+       [](auto& r) {
+         r.sampling.logit_bias = {{1, 101.0f}};
+       }},
       {"max_tokens", [](auto& r) { r.sampling.max_tokens = 0; }},
       {"min_tokens", [](auto& r) { r.sampling.min_tokens = 11; }},
       {"stop_token_ids", [](auto& r) { r.sampling.stop_token_ids = {-1}; }},
@@ -69,11 +75,23 @@ TEST(RequestChecks, NameTheParameterThatIsOutOfRange) {
 TEST(RequestChecks, AcceptTheBordersOfEveryRange) {
   GenerateRequest request = good_request();
   request.prompt = {0, 99};
-  request.sampling = {.temperature = 0, .top_p = 1, .top_k = INT32_MAX, .min_p = 1, .repetition_penalty = 0.01f, .presence_penalty = -2,
-                      .frequency_penalty = 2, .logit_bias = {{0, -100.0f}, {99, 100.0f}}, .seed = ~uint64_t{0}, .max_tokens = 18,
-                      .min_tokens = 18, .ignore_eos = true, .stop_token_ids = {0, 99}, .logprobs = 20, .prompt_logprobs = 0};
+  request.sampling = {.temperature = 0,
+                      .top_p = 1,
+                      .top_k = INT32_MAX,
+                      .min_p = 1,
+                      .repetition_penalty = 0.01f,
+                      .presence_penalty = -2,
+                      .frequency_penalty = 2,
+                      .logit_bias = {{0, -100.0f}, {99, 100.0f}},
+                      .seed = ~uint64_t{0},
+                      .max_tokens = 18,
+                      .min_tokens = 18,
+                      .ignore_eos = true,
+                      .stop_token_ids = {0, 99},
+                      .logprobs = 20,
+                      .prompt_logprobs = 0};
   EXPECT_NO_THROW(check_request(request, kLimits));
-  request.sampling.max_tokens = request.sampling.min_tokens = 0;   // the prompt is only scored
+  request.sampling.max_tokens = request.sampling.min_tokens = 0;  // the prompt is only scored
   EXPECT_NO_THROW(check_request(request, kLimits));
 }
 
@@ -85,10 +103,12 @@ TEST(RequestChecks, ContextLengthNamesBothNumbers) {
     FAIL() << "accepted";
   } catch (const RequestError& error) {
     EXPECT_EQ(error.code, "context_length_exceeded");
-    EXPECT_THAT(error.what(), testing::AllOf(testing::HasSubstr("maximum context length is 20 tokens"), testing::HasSubstr("21 tokens"),
-                                             testing::HasSubstr("3 in the prompt"), testing::HasSubstr("18 in the completion")));
+    EXPECT_THAT(error.what(),
+                testing::AllOf(testing::HasSubstr("maximum context length is 20 tokens"),
+                               testing::HasSubstr("21 tokens"), testing::HasSubstr("3 in the prompt"),
+                               testing::HasSubstr("18 in the completion")));
   }
-  request.sampling.max_tokens = INT32_MAX;   // no overflow
+  request.sampling.max_tokens = INT32_MAX;  // no overflow
   EXPECT_THROW(check_request(request, kLimits), RequestError);
 }
 

@@ -1,4 +1,5 @@
-// A plan is data: each test drives the scheduler step by step and compares "which sequence, how many tokens" with a table.
+// A plan is data: each test drives the scheduler step by step and compares "which sequence, how many tokens"
+// with a table.
 #include "engine/scheduler.h"
 
 #include <gmock/gmock.h>
@@ -100,10 +101,10 @@ TEST_F(SchedulerTest, TakesFullBlocksFromThePrefixCacheButComputesTheLastToken) 
   start({.step_tokens = 100, .max_sequences = 4, .max_logits = 4}, 100);
   add(40, 1);
   step();
-  add(40, 1);   // 2 full blocks of the same text
+  add(40, 1);  // 2 full blocks of the same text
   EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true), Row(1, 8, 1, true)));
   EXPECT_EQ(sequences_[1].n_from_cache, 32);
-  add(32, 1);   // both of its blocks are cached, but one token must be left to compute
+  add(32, 1);  // both of its blocks are cached, but one token must be left to compute
   EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true), Row(1, 1, 1, true), Row(2, 16, 1, true)));
 }
 
@@ -122,9 +123,10 @@ TEST_F(SchedulerTest, PreemptsTheLatestArrivalAndRecomputesItLater) {
   add(15, 1);
   add(14, 2);
   EXPECT_THAT(step(), ElementsAre(Row(0, 15, 1, true), Row(1, 14, 1, true)));
-  EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true), Row(1, 1, 1, true)));   // both blocks full
-  EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true), Row(1, 1, 1, true)));   // 0 takes the third block; 1 is at 16
-  EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true)));                       // 1 finds none
+  EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true), Row(1, 1, 1, true)));  // both blocks full
+  EXPECT_THAT(step(),
+              ElementsAre(Row(0, 1, 1, true), Row(1, 1, 1, true)));  // 0 takes the third block; 1 is at 16
+  EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true)));              // 1 finds none
   EXPECT_THAT(preempted_, ElementsAre(1));
   EXPECT_EQ(sequences_[1].n_computed, 0);
   EXPECT_EQ(sequences_[1].length(), 17);
@@ -139,7 +141,8 @@ TEST_F(SchedulerTest, AnEarlierOneTakesTheBlocksOfALaterOne) {
   add(10, 2);
   step();
   EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true), Row(1, 1, 1, true)));
-  for (int i = 0; i < 15; ++i) step();   // 0 fills its second block; 1 fills its first and is preempted on the way
+  for (int i = 0; i < 15; ++i)
+    step();  // 0 fills its second block; 1 fills its first and is preempted on the way
   EXPECT_THAT(scheduler_->running(), ElementsAre(&sequences_[0]));
   EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true)));
   EXPECT_EQ(sequences_[0].blocks.size(), 3u);
@@ -148,7 +151,7 @@ TEST_F(SchedulerTest, AnEarlierOneTakesTheBlocksOfALaterOne) {
 TEST_F(SchedulerTest, DoesNotAdmitWhatWouldBePreemptedAtOnce) {
   start({.step_tokens = 100, .max_sequences = 4, .max_logits = 4}, 4);
   add(17, 1);
-  add(17, 2);   // fits exactly, but leaves the first one no block to grow into
+  add(17, 2);  // fits exactly, but leaves the first one no block to grow into
   EXPECT_THAT(step(), ElementsAre(Row(0, 17, 1, true)));
   EXPECT_THAT(scheduler_->waiting(), ElementsAre(&sequences_[1]));
 }
@@ -190,7 +193,8 @@ TEST_F(SchedulerTest, ScoringIsBoundedByLogitRowsAndReadsNothingFromTheCache) {
   scheduler_->add(&scored);
   EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true), Row(1, 7, 7, false)));
   EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true), Row(1, 7, 7, false)));
-  EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true), Row(1, 5, 5, false)));   // row 18, the last that tells of a prompt token
+  EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true),
+                                  Row(1, 5, 5, false)));  // row 18, the last that tells of a prompt token
   EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true), Row(1, 1, 1, true)));
 }
 

@@ -7,12 +7,17 @@
 
 namespace tramontane {
 
-GoldenModel read_golden_model(const std::string& name, const std::filesystem::path& expected, const std::string& tag) {
+GoldenModel read_golden_model(const std::string& name, const std::filesystem::path& expected,
+                              const std::string& tag) {
   const auto json = nlohmann::json::parse(std::ifstream(expected));
-  GoldenModel model{.name = name, .normative = tag.empty() ? json.at("normative").get<std::string>() : tag, .folder = {}, .prompts = {}};
+  GoldenModel model{.name = name,
+                    .normative = tag.empty() ? json.at("normative").get<std::string>() : tag,
+                    .folder = {},
+                    .prompts = {}};
   for (const auto& prompt : json.at("prompts")) {
     const auto& reference = prompt.at(model.normative);
-    model.prompts.push_back({prompt.at("name"), prompt.at("ids"), reference.at("greedy"), reference.at("margin")});
+    model.prompts.push_back(
+        {prompt.at("name"), prompt.at("ids"), reference.at("greedy"), reference.at("margin")});
   }
   return model;
 }
@@ -37,8 +42,12 @@ std::vector<T> GoldenTensors::read(const std::string& name, const char* dtype) c
   return values;
 }
 
-std::vector<float> GoldenTensors::floats(const std::string& name) const { return read<float>(name, "F32"); }
-std::vector<int32_t> GoldenTensors::ints(const std::string& name) const { return read<int32_t>(name, "I32"); }
+std::vector<float> GoldenTensors::floats(const std::string& name) const {
+  return read<float>(name, "F32");
+}
+std::vector<int32_t> GoldenTensors::ints(const std::string& name) const {
+  return read<int32_t>(name, "I32");
+}
 
 std::string check_greedy(const GoldenPrompt& prompt, std::span<const int32_t> answer) {
   constexpr int32_t kEndOfSequence = 2;
@@ -47,8 +56,9 @@ std::string check_greedy(const GoldenPrompt& prompt, std::span<const int32_t> an
     if (step >= answer.size()) return prompt.name + ": the answer ends at step " + std::to_string(step);
     if (answer[step] != prompt.greedy[step]) {
       if (prompt.margin[step] < kClearMargin) return {};
-      return prompt.name + ": step " + std::to_string(step) + " is " + std::to_string(answer[step]) + ", expected " +
-             std::to_string(prompt.greedy[step]) + " (margin " + std::to_string(prompt.margin[step]) + ")";
+      return prompt.name + ": step " + std::to_string(step) + " is " + std::to_string(answer[step]) +
+             ", expected " + std::to_string(prompt.greedy[step]) + " (margin " +
+             std::to_string(prompt.margin[step]) + ")";
     }
     if (answer[step] == kEndOfSequence) return {};
   }

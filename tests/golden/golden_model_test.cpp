@@ -1,5 +1,5 @@
-// Every golden checkpoint against the reference libraries: F32 arithmetic to 1e-4, BF16 arithmetic within the measured limits, greedy
-// answers wherever the margin is clear (data/README.md, "Suggested checks").
+// Every golden checkpoint against the reference libraries: F32 arithmetic to 1e-4, BF16 arithmetic within the
+// measured limits, greedy answers wherever the margin is clear (data/README.md, "Suggested checks").
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -23,31 +23,36 @@ using AllLogits = std::vector<std::vector<float>>;
 
 struct ModelCase {
   const char* name;
-  double max_kl, max_difference;   // BF16 arithmetic against the normative reference
-  const char* bf16_peer;           // whose mean KL ours must not pass: tag of measured_differences.json; null: no transformers figures
+  double max_kl, max_difference;  // BF16 arithmetic against the normative reference
+  const char* bf16_peer;  // whose mean KL ours must not pass: tag of measured_differences.json; null: no
+                          // transformers figures
 };
 
-void PrintTo(const ModelCase& model, std::ostream* out) { *out << model.name; }
+void PrintTo(const ModelCase& model, std::ostream* out) {
+  *out << model.name;
+}
 
 const std::vector<ModelCase> kModels = {
-    {"tiny-v0.3-bf16", 0.005, 0.6, "hf_bf16"},     {"tiny-v0.3-mlx-bf16", 0.005, 0.6, nullptr},
-    {"tiny-v0.3-mlx-q8", 0.02, 0.8, nullptr},      {"tiny-v0.3-mlx-q6", 0.02, 0.8, nullptr},
-    {"tiny-v0.3-mlx-q4", 0.02, 0.8, nullptr},      {"tiny-v0.3-mlx-q4g32", 0.02, 0.8, nullptr},
-    {"tiny-v0.3-mlx-q3", 0.02, 0.8, nullptr},      {"tiny-v0.2-fp4", 0.05, 1.0, "hf_bf16_all"},
-    {"tiny-nf4", 0.05, 1.0, "hf_bf16_all"},        {"tiny-nf4-dq", 0.05, 1.0, "hf_bf16_all"},
+    {"tiny-v0.3-bf16", 0.005, 0.6, "hf_bf16"}, {"tiny-v0.3-mlx-bf16", 0.005, 0.6, nullptr},
+    {"tiny-v0.3-mlx-q8", 0.02, 0.8, nullptr},  {"tiny-v0.3-mlx-q6", 0.02, 0.8, nullptr},
+    {"tiny-v0.3-mlx-q4", 0.02, 0.8, nullptr},  {"tiny-v0.3-mlx-q4g32", 0.02, 0.8, nullptr},
+    {"tiny-v0.3-mlx-q3", 0.02, 0.8, nullptr},  {"tiny-v0.2-fp4", 0.05, 1.0, "hf_bf16_all"},
+    {"tiny-nf4", 0.05, 1.0, "hf_bf16_all"},    {"tiny-nf4-dq", 0.05, 1.0, "hf_bf16_all"},
     {"tiny-fp4-dq", 0.05, 1.0, "hf_bf16_all"},
 };
 
-AllLogits score_prompts(Backend& backend, const Checkpoint& checkpoint, const GoldenModel& golden, int32_t chunk_tokens) {
+AllLogits score_prompts(Backend& backend, const Checkpoint& checkpoint, const GoldenModel& golden,
+                        int32_t chunk_tokens) {
   std::vector<std::vector<int32_t>> texts;
   AllLogits result;
   for (const GoldenPrompt& prompt : golden.prompts) {
     texts.push_back(prompt.ids);
     result.emplace_back();
   }
-  score_all(backend, checkpoint, texts, chunk_tokens, [&](size_t text, int32_t, std::span<const float> logits) {
-    result[text].insert(result[text].end(), logits.begin(), logits.end());
-  });
+  score_all(backend, checkpoint, texts, chunk_tokens,
+            [&](size_t text, int32_t, std::span<const float> logits) {
+              result[text].insert(result[text].end(), logits.begin(), logits.end());
+            });
   return result;
 }
 
@@ -72,7 +77,8 @@ class GoldenModelTest : public testing::TestWithParam<ModelCase> {
  protected:
   void SetUp() override {
     const std::string name = GetParam().name;
-    const auto folder = find_golden(name), expected = find_golden(name + ".expected.json"), tensors = find_golden(name + ".expected.safetensors");
+    const auto folder = find_golden(name), expected = find_golden(name + ".expected.json"),
+               tensors = find_golden(name + ".expected.safetensors");
     if (!folder || !expected || !tensors) GTEST_SKIP() << "golden data not in this clone: " << name;
     golden_ = read_golden_model(name, *expected);
     golden_.folder = *folder;
@@ -81,11 +87,13 @@ class GoldenModelTest : public testing::TestWithParam<ModelCase> {
     vocab_ = static_cast<size_t>(checkpoint_->config().vocab_size);
   }
 
-  // F32 arithmetic, all kernels and their orders aside: what the other arithmetic is measured against. Computed once a model.
+  // F32 arithmetic, all kernels and their orders aside: what the other arithmetic is measured against.
+  // Computed once a model.
   const AllLogits& f32_logits() {
     static std::map<std::string, AllLogits> known;
     AllLogits& logits = known[golden_.name];
-    if (logits.empty()) logits = score_prompts(*make_cpu_backend({.kernels = "", .f32 = true}), *checkpoint_, golden_, 64);
+    if (logits.empty())
+      logits = score_prompts(*make_cpu_backend({.kernels = "", .f32 = true}), *checkpoint_, golden_, 64);
     return logits;
   }
   std::span<const float> row(const AllLogits& logits, size_t prompt, size_t position) const {
@@ -99,7 +107,8 @@ class GoldenModelTest : public testing::TestWithParam<ModelCase> {
 };
 
 TEST_P(GoldenModelTest, F32ArithmeticIsWithin1e4) {
-  // Weights exactly as stored: for bitsandbytes that is not the normative tag, whose weights were rounded to BF16 first.
+  // Weights exactly as stored: for bitsandbytes that is not the normative tag, whose weights were rounded to
+  // BF16 first.
   const std::string tag = golden_.normative == "fp32_bf16w" ? "fp32_exactw" : golden_.normative;
   const AllLogits& logits = f32_logits();
   size_t compared = 0;
@@ -112,30 +121,35 @@ TEST_P(GoldenModelTest, F32ArithmeticIsWithin1e4) {
     if (tensors_->has(last)) {
       const auto expected = tensors_->floats(last);
       ASSERT_EQ(expected.size(), vocab_);
-      for (size_t i = 0; i < vocab_; ++i) worst = std::max(worst, std::abs(double{expected[i]} - double{row(logits, p, n - 1)[i]}));
+      for (size_t i = 0; i < vocab_; ++i)
+        worst = std::max(worst, std::abs(double{expected[i]} - double{row(logits, p, n - 1)[i]}));
       compared += vocab_;
     }
     if (tensors_->has(top + "ids")) {
       const auto ids = tensors_->ints(top + "ids");
       const auto values = tensors_->floats(top + "vals");
       ASSERT_EQ(ids.size(), n * 20);
-      for (size_t i = 0; i < ids.size(); ++i) worst = std::max(worst, std::abs(double{values[i]} - double{row(logits, p, i / 20)[ids[i]]}));
+      for (size_t i = 0; i < ids.size(); ++i)
+        worst = std::max(worst, std::abs(double{values[i]} - double{row(logits, p, i / 20)[ids[i]]}));
       compared += ids.size();
     }
   }
   EXPECT_GT(compared, 1000u);
   EXPECT_LE(worst, 1e-4);
-  std::printf("%s: F32 arithmetic: largest difference %.2e in %zu logits\n", golden_.name.c_str(), worst, compared);
+  std::printf("%s: F32 arithmetic: largest difference %.2e in %zu logits\n", golden_.name.c_str(), worst,
+              compared);
 }
 
 TEST_P(GoldenModelTest, Bf16ArithmeticIsWithinTheMeasuredLimits) {
   const AllLogits& reference = f32_logits();
   for (const std::string& kernels : available_cpu_kernels()) {
     SCOPED_TRACE(kernels);
-    const AllLogits logits = score_prompts(*make_cpu_backend({.kernels = kernels}), *checkpoint_, golden_, 50);
+    const AllLogits logits =
+        score_prompts(*make_cpu_backend({.kernels = kernels}), *checkpoint_, golden_, 50);
     double max_kl = 0, sum_kl = 0, max_difference = 0, peer_sum = 0;
     size_t positions = 0;
-    const auto measured = nlohmann::json::parse(std::ifstream(find_golden("measured_differences.json").value()));
+    const auto measured =
+        nlohmann::json::parse(std::ifstream(find_golden("measured_differences.json").value()));
     for (size_t p = 0; p < golden_.prompts.size(); ++p) {
       const size_t n = golden_.prompts[p].ids.size();
       for (size_t t = 0; t < n; ++t) {
@@ -146,19 +160,24 @@ TEST_P(GoldenModelTest, Bf16ArithmeticIsWithinTheMeasuredLimits) {
         std::vector<float> sorted(expected.begin(), expected.end());
         std::nth_element(sorted.begin(), sorted.begin() + 1, sorted.end(), std::greater<>());
         const auto best = std::max_element(expected.begin(), expected.end()) - expected.begin();
-        for (size_t i = 0; i < vocab_; ++i) max_difference = std::max(max_difference, std::abs(double{expected[i]} - double{actual[i]}));
+        for (size_t i = 0; i < vocab_; ++i)
+          max_difference = std::max(max_difference, std::abs(double{expected[i]} - double{actual[i]}));
         if (*std::max_element(expected.begin(), expected.end()) - sorted[1] >= 0.5f) {
-          EXPECT_EQ(std::max_element(actual.begin(), actual.end()) - actual.begin(), best) << golden_.prompts[p].name << " position " << t;
+          EXPECT_EQ(std::max_element(actual.begin(), actual.end()) - actual.begin(), best)
+              << golden_.prompts[p].name << " position " << t;
         }
       }
       positions += n;
       if (GetParam().bf16_peer != nullptr) {
-        peer_sum += static_cast<double>(n) * measured[golden_.name][GetParam().bf16_peer]["logits"][golden_.prompts[p].name]["kl_mean"].get<double>();
+        peer_sum += static_cast<double>(n) *
+                    measured[golden_.name][GetParam().bf16_peer]["logits"][golden_.prompts[p].name]["kl_mean"]
+                        .get<double>();
       }
     }
     EXPECT_LE(max_kl, GetParam().max_kl);
     EXPECT_LE(max_difference, GetParam().max_difference);
-    const double mean = sum_kl / static_cast<double>(positions), peer_mean = peer_sum / static_cast<double>(positions);
+    const double mean = sum_kl / static_cast<double>(positions),
+                 peer_mean = peer_sum / static_cast<double>(positions);
     std::printf("%s, %s: mean KL %.2e", golden_.name.c_str(), kernels.c_str(), mean);
     if (GetParam().bf16_peer != nullptr) {
       EXPECT_LE(mean, peer_mean) << "transformers in BF16 is closer to the FP32 model";
@@ -172,7 +191,7 @@ std::vector<std::vector<int32_t>> greedy_answers(Engine& engine, const GoldenMod
   std::vector<std::shared_ptr<Generation>> generations;
   for (const GoldenPrompt& prompt : golden.prompts) {
     GenerateRequest request = make_request(prompt.ids, static_cast<int32_t>(prompt.greedy.size()));
-    request.sampling.ignore_eos = true;   // the references were not stopped either
+    request.sampling.ignore_eos = true;  // the references were not stopped either
     generations.push_back(engine.submit(std::move(request)));
   }
   std::vector<std::vector<int32_t>> answers;
@@ -195,7 +214,8 @@ TEST_P(GoldenModelTest, GreedyAnswersHoldWhereverTheMarginIsClear) {
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenModelTest, testing::ValuesIn(kModels), [](const auto& test) {
   std::string name = test.param.name;
-  std::replace_if(name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
+  std::replace_if(
+      name.begin(), name.end(), [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); }, '_');
   return name;
 });
 
@@ -211,7 +231,8 @@ TEST(SmolLM2, GreedyAnswersHoldWhereverTheMarginIsClear) {
   for (size_t i = 0; i < answers.size(); ++i) EXPECT_EQ(check_greedy(golden.prompts[i], answers[i]), "");
 }
 
-// The rule itself: equal, parting at a tie, parting where it is clear, and what comes after the end does not matter.
+// The rule itself: equal, parting at a tie, parting where it is clear, and what comes after the end does not
+// matter.
 TEST(CheckGreedy, FollowsTheRule) {
   const GoldenPrompt prompt{"p", {1}, {10, 11, 2, 12}, {5.0f, 0.1f, 3.0f, 3.0f}};
   EXPECT_EQ(check_greedy(prompt, std::vector<int32_t>{10, 11, 2, 99}), "");

@@ -14,20 +14,28 @@ class ForwardingBackend : public Backend {
   std::string description() const override { return inner_.description(); }
   DType act_dtype() const override { return inner_.act_dtype(); }
   Buffer allocate(size_t bytes, std::string_view label) override { return inner_.allocate(bytes, label); }
-  Matrix upload_matrix(const HostMatrix& matrix, std::string_view label) override { return inner_.upload_matrix(matrix, label); }
+  Matrix upload_matrix(const HostMatrix& matrix, std::string_view label) override {
+    return inner_.upload_matrix(matrix, label);
+  }
   void upload(std::byte* device, std::span<const std::byte> host) override { inner_.upload(device, host); }
-  void download(const std::byte* device, std::span<std::byte> host) override { inner_.download(device, host); }
+  void download(const std::byte* device, std::span<std::byte> host) override {
+    inner_.download(device, host);
+  }
   void begin_step(const BatchView& batch) override { inner_.begin_step(batch); }
   void end_step() override { inner_.end_step(); }
-  void embed(TensorView tokens, const Matrix& table, TensorView x) override { inner_.embed(tokens, table, x); }
+  void embed(TensorView tokens, const Matrix& table, TensorView x) override {
+    inner_.embed(tokens, table, x);
+  }
   void linear(TensorView x, const Matrix& w, TensorView y) override { inner_.linear(x, w, y); }
   void add_rmsnorm(TensorView x, TensorView delta, TensorView w, float eps, TensorView y) override {
     inner_.add_rmsnorm(x, delta, w, eps, y);
   }
-  void rope_store_kv(TensorView qkv, const BatchView& batch, const AttentionShape& shape, TensorView rope, KvLayer kv) override {
+  void rope_store_kv(TensorView qkv, const BatchView& batch, const AttentionShape& shape, TensorView rope,
+                     KvLayer kv) override {
     inner_.rope_store_kv(qkv, batch, shape, rope, kv);
   }
-  void attention(TensorView qkv, const BatchView& batch, const AttentionShape& shape, KvLayer kv, TensorView out) override {
+  void attention(TensorView qkv, const BatchView& batch, const AttentionShape& shape, KvLayer kv,
+                 TensorView out) override {
     inner_.attention(qkv, batch, shape, kv, out);
   }
   void silu_mul(TensorView gate_up, TensorView y) override { inner_.silu_mul(gate_up, y); }
