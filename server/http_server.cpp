@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 #include "server/api_keys.h"
 #include "server/connection_pool.h"
@@ -28,7 +29,7 @@ constexpr size_t kSpareThreads =
     32;  // beyond running and queued requests: health checks, refusals, idle connections
 constexpr size_t kMostThreads = 2048;
 constexpr size_t kOverflowConnections = 64;
-constexpr double kLongestDrain = 365.0 * 86400;  // seconds; what a clock can add
+constexpr double kLongestDrain = 365.0 * 86400;        // seconds; what a clock can add
 constexpr auto kAbortGrace = std::chrono::seconds(5);  // for the error events of streams that are cut off
 
 size_t thread_limit(const ServerConfig& config) {
@@ -62,6 +63,18 @@ class HttplibSink final : public ByteSink {
 void set_socket_options(socket_t socket) {
   const int on = 1;
   setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+}
+
+// The library says "Connection: close" with every error, but waits for the next request all the same, and
+// after a malformed one reads on at some place inside it. A provider that gives everything and then fails
+// makes it close.
+void close_after(httplib::Response& response, std::string body, const std::string& content_type) {
+  const size_t size = body.size();
+  response.set_content_provider(
+      size, content_type, [body = std::move(body)](size_t offset, size_t length, httplib::DataSink& sink) {
+        sink.write(body.data() + offset, length);
+        return false;
+      });
 }
 
 RequestError transport_error(int status) {
@@ -288,8 +301,12 @@ void HttpServer::Impl::send(const httplib::Request& request, httplib::Response& 
   record->status = answer.status;
   for (const auto& [name, value] : answer.headers) response.set_header(name, value);
   if (!answer.stream) {
-    response.set_content(std::move(answer.body), answer.content_type);
     log(*record, request.start_time_);
+    if (answer.status < 400) {
+      response.set_content(std::move(answer.body), answer.content_type);
+    } else {
+      close_after(response, std::move(answer.body), answer.content_type);
+    }
     return;
   }
   // The whole stream is one call: between calls the library would cut it when the server stops.
@@ -364,9 +381,10 @@ void HttpServer::Impl::stop() {
   while (state_.in_flight() > 0 && Clock::now() < until)
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   {
+    // Of several callers (a drain, a second signal) one alone may stop the library, which refuses to be
+    // stopped twice.
     std::lock_guard lock(run_mutex_);
-    stopped_ = true;
-    if (!run_) return;
+    if (std::exchange(stopped_, true) || !run_) return;
   }
   // The library forgets a stop that comes before it listens.
   while (!server_.is_running() && !ended_) std::this_thread::sleep_for(std::chrono::milliseconds(1));

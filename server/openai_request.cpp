@@ -167,7 +167,13 @@ std::vector<std::vector<int32_t>> encode_prompts(const json& prompt, const Token
     throw wrong_value(
         "prompt", "at most " + std::to_string(limits.max_prompts) + " prompts are allowed in one request.");
   }
-  for (size_t i = 0; i < prompt.size(); ++i) add(prompt[i], "prompt[" + std::to_string(i) + "]");
+  for (size_t i = 0; i < prompt.size(); ++i) {
+    const std::string place = "prompt[" + std::to_string(i) + "]";
+    if (prompt[i].type() != prompt.front().type()) {
+      throw wrong_type(place, prompt.front().is_string() ? "a string" : "an array of token ids", prompt[i]);
+    }
+    add(prompt[i], place);
+  }
   return prompts;
 }
 

@@ -206,7 +206,7 @@ TEST(OpenAiRequest, PromptsInAllForms) {
 
 TEST(OpenAiRequest, BadPromptsAreRefused) {
   for (const char* value : {"5", "{}", "[]", "[[]]", "[[1], [258]]", "[1, \"a\"]", "[\"a\", 1]", "[1.0]",
-                            "[-1]", "[null]", "true"}) {
+                            "[-1]", "[null]", "[[1], \"a\"]", "true"}) {
     EXPECT_THROW(prompts(value), RequestError) << value;
   }
   ParameterLimits two = limits();
