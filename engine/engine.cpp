@@ -331,6 +331,7 @@ void Engine::Impl::step() {
   drop_cancelled(began);
   if (active_.empty()) return publish(began, began);
   const SchedulePlan& plan = scheduler_.plan();
+  account_start(plan);
   const std::span<const float> logits = compute(plan);
   account(plan, logits);
   publish(began, Clock::now());
@@ -359,7 +360,6 @@ std::span<const float> Engine::Impl::compute(const SchedulePlan& plan) {
 }
 
 void Engine::Impl::account(const SchedulePlan& plan, std::span<const float> logits) {
-  account_start(plan);
   const auto vocab = static_cast<size_t>(config().vocab_size);
   for (const Chunk& chunk : plan.chunks) {
     Answer& answer = answer_of(chunk.sequence);

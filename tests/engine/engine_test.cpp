@@ -263,7 +263,9 @@ class FaultyBackend : public ForwardingBackend {
  public:
   using ForwardingBackend::ForwardingBackend;
   int fail_at = -1, spoil_at = -1;
+  std::chrono::milliseconds step_takes{0};
   void begin_step(const BatchView& batch) override {
+    std::this_thread::sleep_for(step_takes);
     if (step_ == fail_at) throw std::runtime_error("device lost");
     ForwardingBackend::begin_step(batch);
   }
@@ -296,6 +298,17 @@ TEST_F(EngineTest, ADeviceErrorEndsEveryRequestAndIsRemembered) {
   EXPECT_TRUE(engine.stats().failed);
   EXPECT_THAT(engine.stats().failure, HasSubstr("device lost"));
   engine.stop();
+}
+
+// The step that computes the prompt is prefill, not waiting; each later one is decode.
+TEST_F(EngineTest, TimingsTellPrefillFromDecode) {
+  FaultyBackend slow(*backend_);
+  slow.step_takes = 20ms;
+  Engine engine(slow, tiny_checkpoint(), {.max_sequences = 1, .kv_cache_bytes = 1 << 20});
+  const auto generation = engine.submit(make_request(make_prompt(15, 10, kVocab), 3));
+  ASSERT_EQ(collect(*generation)[0].tokens.size(), 3u);
+  EXPECT_GE(generation->timings.prefill_s, 0.020);
+  EXPECT_GE(generation->timings.decode_s, 0.040);
 }
 
 TEST_F(EngineTest, LogitsThatAreNotFiniteEndTheSequenceAlone) {
