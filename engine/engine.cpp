@@ -314,12 +314,16 @@ void Engine::Impl::drop_cancelled(Clock::time_point now) {
   for (const auto& active : active_) {
     const bool late = active->request.deadline && now >= *active->request.deadline;
     const bool gone = active->generation->cancelled.load(std::memory_order_relaxed);
+    const bool waited = options_.queue_timeout > 0 && !active->started &&
+                        seconds_between(active->submitted_at, now) > options_.queue_timeout;
     for (Answer& answer : active->answers) {
       if (answer.finished) continue;
       if (gone || active->generation->sequence_cancelled[answer.index].load(std::memory_order_relaxed)) {
         finish(answer, FinishReason::cancelled);
       } else if (late) {
         finish(answer, FinishReason::deadline);
+      } else if (waited) {
+        finish(answer, FinishReason::queue_timeout);
       }
     }
   }
@@ -480,6 +484,9 @@ void Engine::Impl::finish(Answer& answer, FinishReason reason) {
       break;
     case FinishReason::deadline:
       ++counts_.deadline_passed;
+      break;
+    case FinishReason::queue_timeout:
+      ++counts_.queue_timeouts;
       break;
     case FinishReason::error:
       ++counts_.errors;

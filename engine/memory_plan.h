@@ -19,6 +19,7 @@ struct EngineOptions {
   uint64_t kv_cache_bytes = 0;           // 0: from the available memory
   int32_t max_queue = 1024;              // requests that wait
   int64_t max_queue_tokens = 1'000'000;  // prompt tokens that wait; one longer prompt may wait alone
+  double queue_timeout = 0;              // seconds a request may wait for its first step; 0: no limit
   bool prefix_cache = true;              // false: only the sequences of one request share blocks
   bool check_invariants = false;  // after every step (debug builds always do) instead of only when idle
 };

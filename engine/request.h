@@ -59,7 +59,7 @@ struct GenerateRequest {
   std::optional<std::chrono::steady_clock::time_point> deadline;
 };
 
-enum class FinishReason : uint8_t { none, stop, length, cancelled, deadline, error };
+enum class FinishReason : uint8_t { none, stop, length, cancelled, deadline, queue_timeout, error };
 
 struct TokenLogprob {
   int32_t token = -1;

@@ -15,6 +15,8 @@ const char* name_of(FinishReason finish) {
       return "cancelled";
     case FinishReason::deadline:
       return "deadline";
+    case FinishReason::queue_timeout:
+      return "queue_timeout";
     case FinishReason::error:
       return "error";
     case FinishReason::none:
@@ -57,6 +59,13 @@ void Answer::check(int32_t index) const {
     throw RequestError(503, "server_error", "", "The server is shutting down.", "shutting_down");
   if (finish == FinishReason::error)
     throw RequestError(500, "server_error", "", "The engine failed.", "engine_failed");
+  if (finish == FinishReason::queue_timeout) {
+    RequestError error(429, "rate_limit_error", "",
+                       "The request waited too long for its turn. Please retry later.",
+                       "rate_limit_exceeded");
+    error.retry_after_s = 1;
+    throw error;
+  }
   if (finish == FinishReason::deadline && completion_tokens() == 0) {
     throw RequestError(408, "timeout_error", "timeout", "The request's deadline passed before any output.",
                        "deadline_exceeded");

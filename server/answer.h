@@ -19,7 +19,7 @@ class Answer {
   // Takes one event in; returns the index of its choice. Prompt log probabilities reach all choices of their
   // prompt.
   int32_t accept(size_t prompt, const TokenEvent& event);
-  // Throws RequestError when the engine gave up on this choice: 408 (deadline, before any output), 503
+  // Throws RequestError when the engine gave up on this choice: 408 (deadline, before any output), 429 (queue timeout), 503
   // (stopping), 500 (failed).
   void check(int32_t index) const;
   // Whether the choice's first chunk may go out: prompt log probabilities, which come first, are complete.

@@ -141,9 +141,6 @@ class HttpServer::Impl {
 
 HttpServer::Impl::Impl(const ServerConfig& config)
     : config_(config), keys_(config.api_keys, config.api_key_file), routes_(config_, state_) {
-  if (config.queue_timeout > 0)
-    throw std::runtime_error(
-        "--queue-timeout is not built yet: leave it at 0; --request-timeout limits queueing too");
   install_handlers();
   bind();
 }

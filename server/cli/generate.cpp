@@ -101,10 +101,10 @@ int run_generate(const GenerateOptions& options) {
   set_up_logging("warn", "text");
   const Signals signals;
   const std::string prompt = read_prompt(options.prompt);
-  const LoadedModel model = load_model(options.model, engine_options(options.model, 1, INT32_MAX), {},
-                                       [&](const std::string&, double) {
-                                         if (signals.poll()) throw std::runtime_error("interrupted");
-                                       });
+  const LoadedModel model =
+      load_model(options.model, engine_options(options.model), {}, [&](const std::string&, double) {
+        if (signals.poll()) throw std::runtime_error("interrupted");
+      });
   GenerateRequest request;
   request.id = "generate";
   request.prompt = encode_prompt(options, prompt, model.served);

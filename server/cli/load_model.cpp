@@ -61,14 +61,12 @@ std::unique_ptr<Backend> make_backend(const ModelOptions& options) {
       {.threads = options.threads, .kernels = options.cpu_kernels, .f32 = options.arithmetic == "f32"});
 }
 
-EngineOptions engine_options(const ModelOptions& options, int32_t max_queue, int64_t max_queue_tokens) {
+EngineOptions engine_options(const ModelOptions& options) {
   EngineOptions engine;
   engine.max_model_len = options.max_model_len;
   engine.max_sequences = options.max_sequences;
   engine.step_tokens = options.step_tokens;
   engine.kv_cache_bytes = options.kv_cache_bytes;
-  engine.max_queue = max_queue;
-  engine.max_queue_tokens = max_queue_tokens;
   engine.prefix_cache = options.prefix_cache;
   return engine;
 }

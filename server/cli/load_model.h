@@ -19,8 +19,8 @@ namespace tramontane {
 // for one that is not here.
 std::unique_ptr<Backend> make_backend(const ModelOptions& options);
 
-// Bounds of the waiting queue; the other engine options come from ModelOptions.
-EngineOptions engine_options(const ModelOptions& options, int32_t max_queue, int64_t max_queue_tokens);
+// Everything but the queue's bounds, which are the server's.
+EngineOptions engine_options(const ModelOptions& options);
 
 // A loaded model. Members are destroyed last to first: the engine stops before its backend goes.
 struct LoadedModel {

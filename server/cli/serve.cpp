@@ -97,8 +97,12 @@ int run_serve(const ServerConfig& config) {
         config.host);
   }
   try {
-    model = load_model(config.model, engine_options(config.model, config.max_queue, config.max_queue_tokens),
-                       config.served_model_name, [&](const std::string& what, double share) {
+    EngineOptions engine = engine_options(config.model);
+    engine.max_queue = config.max_queue;
+    engine.max_queue_tokens = config.max_queue_tokens;
+    engine.queue_timeout = config.queue_timeout;
+    model = load_model(config.model, engine, config.served_model_name,
+                       [&](const std::string& what, double share) {
                          if (signals.poll()) throw Interrupted{};
                          server.set_loading(what, share);
                        });

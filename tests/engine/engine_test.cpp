@@ -311,6 +311,20 @@ TEST_F(EngineTest, TimingsTellPrefillFromDecode) {
   EXPECT_GE(generation->timings.decode_s, 0.040);
 }
 
+TEST_F(EngineTest, WhoWaitsTooLongIsSentAwayAndWhoRunsIsNot) {
+  FaultyBackend slow(*backend_);
+  slow.step_takes = 20ms;
+  Engine engine(slow, tiny_checkpoint(),
+                {.max_sequences = 1, .kv_cache_bytes = 1 << 20, .queue_timeout = 0.3});
+  GenerateRequest request = make_request(make_prompt(16, 10, kVocab), 60);
+  request.sampling.ignore_eos = true;
+  const auto running = engine.submit(request), waiting = engine.submit(request);
+  EXPECT_EQ(collect(*waiting)[0].finish, FinishReason::queue_timeout);
+  EXPECT_EQ(collect(*running)[0].finish, FinishReason::length);
+  engine.stop();
+  EXPECT_EQ(engine.stats().queue_timeouts, 1u);
+}
+
 TEST_F(EngineTest, LogitsThatAreNotFiniteEndTheSequenceAlone) {
   FaultyBackend faulty(*backend_);
   faulty.spoil_at = 2;
