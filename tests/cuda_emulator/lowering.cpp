@@ -1,9 +1,9 @@
 #include "tests/cuda_emulator/lowering.h"
 
-#include <bit>
 #include <stdexcept>
 
 #include "tests/cuda_emulator/module.h"
+#include "tests/cuda_emulator/operand_binder.h"
 #include "tests/cuda_emulator/ops/control.h"
 #include "tests/cuda_emulator/ops/forms.h"
 #include "tests/cuda_emulator/ptx/parser.h"
@@ -14,29 +14,6 @@ namespace {
 
 using ptx::Space;
 using Kind = ptx::Operand::Kind;
-
-// An instruction that the table has no form for, or whose operands do not fit it.
-struct Unsupported : std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-u32 slot_bytes(char slot) {
-  switch (slot) {
-    case '1':
-    case 'a':
-    case '2':
-    case 'b':
-      return 2;
-    case '4':
-    case 'c':
-    case 'o':
-      return 4;
-    case '8':
-      return 8;
-    default:
-      return 0;
-  }
-}
 
 Space space_in(const std::string& opcode) {
   for (const auto& [name, space] :
@@ -49,13 +26,15 @@ class Lowering {
  public:
   Lowering(const ptx::Module& module, const ptx::Function& entry,
            const std::map<std::string, GlobalVariable>& globals)
-      : module_(module), entry_(entry), symbols_(module, globals, kernel_) {}
+      : module_(module),
+        entry_(entry),
+        symbols_(module, globals, kernel_),
+        binder_(symbols_, [this](Handler handler) -> Instruction& { return emit(handler); }) {}
 
   Kernel run() {
     kernel_.name = entry_.name;
     kernel_.files = module_.files;
     kernel_.max_threads = entry_.max_threads;
-    carry_ = symbols_.new_register(0);
     symbols_.place_shared(entry_);
     symbols_.open(true);
     for (const ptx::Variable& parameter : entry_.parameters) declare_parameter(parameter);
@@ -72,12 +51,6 @@ class Lowering {
     u32 position;
     int scope;
     std::string label;
-  };
-  // A destination that is wider than the instruction's result.
-  struct Resize {
-    Operand destination;
-    Operand narrow;
-    std::string form;
   };
   struct Table {
     u32 number;
@@ -176,7 +149,7 @@ class Lowering {
     if (source.operands.size() != 2) throw Unsupported("operands of brx.idx");
     const auto* labels = symbols_.targets(source.operands[1].name);
     if (!labels) throw Unsupported("no .branchtargets " + source.operands[1].name);
-    const Operand index = value(source.operands[0], '4');
+    const Operand index = binder_.value(source.operands[0], '4');
     Instruction& i = emit(&branch_indexed);
     set_predicate(i, source);
     i.operands[0] = index;
@@ -294,106 +267,13 @@ class Lowering {
     Instruction bound;
     bound.space = space_in(opcode);
     bound.aux = form->aux;
-    std::vector<Resize> resized;
-    bind(*form, flatten(source, form->slots), bound, resized);
+    const std::vector<Resize> resized = binder_.bind(*form, source, bound);
     Instruction& i = emit(form->handler);
     bound.handler = i.handler;
     bound.index = i.index;
     i = bound;
     set_predicate(i, source);
     for (const Resize& resize : resized) resize_destination(resize, source);
-  }
-
-  // The operands one by one, as the slots want them: vectors spread out, d|p in two, a missing second half as
-  // a sink.
-  std::vector<ptx::Operand> flatten(const ptx::Instruction& source, const std::string& slots) {
-    std::vector<ptx::Operand> flat;
-    const bool optional_pair = slots.size() > 1 && slots[1] == '?';
-    for (const ptx::Operand& operand : source.operands) {
-      if (operand.kind == Kind::kVector || operand.kind == Kind::kPair)
-        flat.insert(flat.end(), operand.parts.begin(), operand.parts.end());
-      else
-        flat.push_back(operand);
-      if (flat.size() == 1 && optional_pair && operand.kind != Kind::kPair) flat.emplace_back();
-    }
-    return flat;
-  }
-
-  void bind(const Form& form, const std::vector<ptx::Operand>& flat, Instruction& i,
-            std::vector<Resize>& resized) {
-    std::size_t next = 0;
-    u8 at = 0;
-    bool destination = true, has_address = false;
-    for (const char slot : form.slots) {
-      if (slot == '=') {
-        destination = false;
-        continue;
-      }
-      if (at >= i.operands.size()) throw Unsupported("too many operands");
-      if (slot == 'x') {
-        i.operands[at++] = carry_;
-        continue;
-      }
-      if (next == flat.size()) {
-        if (slot == 'o') continue;
-        throw Unsupported("too few operands");
-      }
-      const ptx::Operand& operand = flat[next++];
-      if (slot == 'i')
-        i.immediate = static_cast<s64>(number(operand));
-      else if (slot == 'm')
-        i.operands[at++] = address(operand, i, has_address);
-      else if (slot == 'p' || slot == '?')
-        i.operands[at++] = predicate_operand(operand, destination);
-      else
-        i.operands[at++] = destination ? destination_operand(operand, slot, resized) : value(operand, slot);
-    }
-    if (next != flat.size()) throw Unsupported("too many operands");
-    i.count = at;
-  }
-
-  static u64 number(const ptx::Operand& operand) {
-    if (operand.kind != Kind::kInteger) throw Unsupported("operand is no number");
-    return operand.bits;
-  }
-
-  Symbol register_named(const std::string& name) {
-    const auto symbol = symbols_.find(name);
-    if (!symbol || symbol->kind != Symbol::Kind::kRegister) throw Unsupported("unknown register " + name);
-    return *symbol;
-  }
-
-  Operand predicate_operand(const ptx::Operand& operand, bool destination) {
-    if (operand.kind == Kind::kSink && destination) return {};
-    if (operand.kind == Kind::kNot && !destination) {
-      const Operand inner = predicate_operand(operand.parts[0], false);
-      const Operand negated = symbols_.new_register(0);
-      Instruction& i = emit(FormTable::instance().find("not.pred")->handler);
-      i.operands[0] = negated;
-      i.operands[1] = inner;
-      return negated;
-    }
-    if (operand.kind == Kind::kInteger && !destination) return constant_predicate(operand.bits != 0);
-    if (operand.kind != Kind::kName) throw Unsupported("operand is no predicate");
-    const Symbol symbol = register_named(operand.name);
-    if (symbol.size) throw Unsupported(operand.name + " is no predicate");
-    return symbol.operand;
-  }
-
-  // All lanes of a predicate are one word: any constant of that many bits serves.
-  Operand constant_predicate(bool value) { return symbols_.constant(value ? kAllLanes : 0, 4); }
-
-  Operand destination_operand(const ptx::Operand& operand, char slot, std::vector<Resize>& resized) {
-    if (operand.kind == Kind::kSink) return {};
-    if (operand.kind != Kind::kName) throw Unsupported("destination is no register");
-    const Symbol symbol = register_named(operand.name);
-    if (symbol.size == slot_bytes(slot)) return symbol.operand;
-    if (symbol.size < slot_bytes(slot)) throw Unsupported(operand.name + " is too narrow");
-    const char held = slot == '1' ? '2' : slot == 'a' ? 'b' : slot;
-    const Operand narrow = symbols_.new_register(slot_bytes(slot));
-    resized.push_back(
-        {symbol.operand, narrow, std::string("resize.") + held + "." + std::to_string(symbol.size)});
-    return narrow;
   }
 
   void resize_destination(const Resize& resize, const ptx::Instruction& source) {
@@ -405,73 +285,11 @@ class Lowering {
     set_predicate(i, source);
   }
 
-  // A source of a slot's size: register, special register, constant or address of a variable.
-  Operand value(const ptx::Operand& operand, char slot) {
-    const u32 bytes = slot_bytes(slot);
-    switch (operand.kind) {
-      case Kind::kInteger:
-        return symbols_.constant(operand.bits, bytes);
-      case Kind::kFloat32:
-        return symbols_.constant(
-            bytes == 8 ? std::bit_cast<u64>(f64{std::bit_cast<f32>(static_cast<u32>(operand.bits))})
-                       : operand.bits,
-            bytes);
-      case Kind::kFloat64:
-        return symbols_.constant(bytes == 4
-                                     ? std::bit_cast<u32>(static_cast<f32>(std::bit_cast<f64>(operand.bits)))
-                                     : operand.bits,
-                                 bytes);
-      case Kind::kName:
-        break;
-      default:
-        throw Unsupported("operand of an unknown kind");
-    }
-    if (operand.name == "WARP_SZ") return symbols_.constant(kLanes, bytes);
-    const auto symbol = symbols_.find(operand.name);
-    if (!symbol) throw Unsupported("unknown name " + operand.name);
-    if (symbol->kind == Symbol::Kind::kAddress)
-      return symbols_.constant(symbol->address + operand.bits, bytes);
-    if (symbol->size == bytes) return symbol->operand;
-    if (symbol->size < bytes) throw Unsupported(operand.name + " is too narrow");
-    return narrowed(*symbol, bytes);
-  }
-
-  Operand narrowed(const Symbol& symbol, u32 bytes) {
-    const Form* form =
-        FormTable::instance().find("resize." + std::to_string(symbol.size) + "." + std::to_string(bytes));
-    if (!form) throw Unsupported("register of a size that does not fit");
-    const Operand narrow = symbols_.new_register(bytes);
-    Instruction& i = emit(form->handler);
-    i.operands[0] = narrow;
-    i.operands[1] = symbol.operand;
-    return narrow;
-  }
-
-  Operand address(const ptx::Operand& operand, Instruction& i, bool& has_address) {
-    if (operand.kind != Kind::kAddress) throw Unsupported("operand is no address");
-    s64& offset = has_address ? i.immediate2 : i.immediate;
-    const bool first = !has_address;
-    has_address = true;
-    if (operand.name.empty()) return symbols_.constant(operand.bits, 8);
-    const auto symbol = symbols_.find(operand.name);
-    if (!symbol) throw Unsupported("unknown name " + operand.name);
-    if (symbol->kind == Symbol::Kind::kAddress) {
-      if (i.space == Space::kParam) i.space = symbol->space;  // of the kernel, or of a call
-      return symbols_.constant(symbol->address + operand.bits, 8);
-    }
-    offset = static_cast<s64>(operand.bits);
-    if (first)
-      i.wide_address = symbol->size == 8;
-    else if (symbol->size != 8)
-      throw Unsupported("address in a narrow register");
-    return symbol->operand;
-  }
-
   const ptx::Module& module_;
   const ptx::Function& entry_;
   Kernel kernel_;
   Symbols symbols_;
-  Operand carry_;
+  OperandBinder binder_;
   std::shared_ptr<const ptx::Instruction> origin_;
   std::vector<Branch> branches_;
   std::vector<Table> tables_;
