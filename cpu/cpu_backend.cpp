@@ -33,6 +33,7 @@ constexpr KernelSet kKernelSets[] = {
     {"avx2", &CpuFeatures::avx2, avx2_kernels, avx2_linear},
     {"avx512", &CpuFeatures::avx512, avx512_kernels, avx512_linear},
     {"avx512bf16", &CpuFeatures::avx512bf16, avx512_kernels, avx512bf16_linear},
+    {"amx", &CpuFeatures::amx, avx512_kernels, amx_linear},
 };
 
 bool can_run(const KernelSet& set) {
@@ -40,7 +41,7 @@ bool can_run(const KernelSet& set) {
 }
 
 // Chosen by what the processor is, never by a measurement: the same machine always gives the same bits.
-// Intel's vdpbf16ps runs at half the rate of FP32 FMA (CPU.md), so there the BF16 set is not the best.
+// Intel's vdpbf16ps runs at half the rate of FP32 FMA (cpu/README.md), so there the BF16 set is not the best.
 const KernelSet& best_kernel_set() {
   const KernelSet* best = nullptr;
   for (const KernelSet& set : kKernelSets) {

@@ -2,6 +2,8 @@
 
 #include <cpuid.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cmath>
@@ -34,6 +36,13 @@ uint64_t saved_registers() {
   return uint64_t{high} << 32 | low;
 }
 
+// The tile registers' data for this process, threads to come included (Linux, Documentation/arch/x86/xstate).
+bool may_use_tiles() {
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+
 CpuFeatures detect() {
   CpuFeatures found;
   const Cpuid vendor = cpuid(0);
@@ -50,6 +59,9 @@ CpuFeatures detect() {
   const bool bw = has_bit(extended.ebx, 30), vl = has_bit(extended.ebx, 31);
   found.avx512 = found.avx2 && zmm && f && dq && bw && vl;
   found.avx512bf16 = found.avx512 && has_bit(cpuid(7, 1).eax, 5);
+  const bool tile_state = (saved & 0x60000) == 0x60000;
+  const bool amx_bf16 = has_bit(extended.edx, 22), amx_tile = has_bit(extended.edx, 24);
+  found.amx = found.avx512bf16 && tile_state && amx_bf16 && amx_tile && may_use_tiles();
   return found;
 }
 

@@ -8,9 +8,12 @@ struct CpuFeatures {
   bool avx2 = false;        // AVX2, FMA and F16C
   bool avx512 = false;      // AVX-512 F, BW, VL and DQ, and everything in avx2
   bool avx512bf16 = false;  // AVX-512 BF16, and everything in avx512
+  bool amx = false;         // AMX tiles and BF16 products, and everything in avx512bf16
   bool intel = false;       // vendor "GenuineIntel"
 };
 
+// The first call asks Linux for the tile registers, which it gives a process only on request; refused, or on a
+// kernel that does not know them, amx is false.
 const CpuFeatures& cpu_features();
 
 // Processors this process may use: its affinity mask, lessened by a cgroup v2 CPU quota (what `docker run

@@ -26,5 +26,6 @@ const Linear& scalar_f32_linear();      // likewise, keeping dense weights as st
 const Linear& avx2_linear();            // AVX2 + FMA + F16C
 const Linear& avx512_linear();          // AVX-512 F, BW, VL, DQ: FP32 FMA
 const Linear& avx512bf16_linear();      // AVX-512 BF16: vdpbf16ps
+const Linear& amx_linear();             // AMX BF16 tiles, AVX-512 BF16 around them
 
 }  // namespace tramontane

@@ -2,6 +2,7 @@
 #include <vector>
 
 #include "cpu/linear.h"
+#include "cpu/linear_split.h"
 #include "cpu/linear_tile.h"
 #include "cpu/pack.h"
 #include "engine/backend/check.h"
@@ -11,27 +12,6 @@ namespace {
 
 // From this many rows on, the group sums are worth a fork and join of their own.
 constexpr int64_t kSharedSumRows = 16;
-
-int64_t ceil_div(int64_t value, int64_t by) {
-  return (value + by - 1) / by;
-}
-
-// Into how many row ranges to cut, so that the busiest thread has the least to do; on a tie the fewest, as
-// every row range reads its weights again. Divides `threads`.
-int row_parts(int64_t panels, int64_t rows, int threads) {
-  int best = 1;
-  int64_t least = ceil_div(panels, threads) * rows;
-  for (int parts = 2; parts <= threads && parts <= rows; ++parts) {
-    if (threads % parts != 0) continue;
-    const int64_t most = ceil_div(panels, threads / parts) * ceil_div(rows, parts);
-    // Two row ranges unpack every weight twice: not for a few per cent.
-    if (most * 10 < least * 9) {
-      best = parts;
-      least = most;
-    }
-  }
-  return best;
-}
 
 class PackedLinear final : public Linear {
  public:

@@ -10,7 +10,9 @@
 
 #include "cpu/cpu_features.h"
 #include "cpu/linear.h"
+#include "cpu/linear_amx.h"
 #include "cpu/pack.h"
+#include "tests/ops/linear_amx_emulated.h"
 
 namespace tramontane {
 namespace {
@@ -66,13 +68,17 @@ std::vector<Format> formats() {
 struct Kernel {
   std::string name;
   const Linear* linear;
+  bool bf16_weights = false;  // multiplies by quantised weights rounded to BF16
 };
 
 std::vector<Kernel> kernels() {
+  static const AmxLinear amx_emulated(amx_emulated_kernels);
   std::vector<Kernel> all;
   if (cpu_features().avx2) all.push_back({"avx2", &avx2_linear()});
   if (cpu_features().avx512) all.push_back({"avx512", &avx512_linear()});
   if (cpu_features().avx512bf16) all.push_back({"avx512bf16", &avx512bf16_linear()});
+  if (cpu_features().avx512bf16) all.push_back({"amx_emulated", &amx_emulated, true});
+  if (cpu_features().amx) all.push_back({"amx", &amx_linear(), true});
   return all;
 }
 
@@ -177,12 +183,13 @@ Magnitudes magnitudes(const Weights& weights, int64_t n, const uint16_t* x) {
   return sum;
 }
 
-double exact_product(const Weights& weights, int64_t n, const uint16_t* x) {
+double exact_product(const Weights& weights, int64_t n, const uint16_t* x, bool bf16_weights) {
   std::vector<float> row(static_cast<size_t>(weights.matrix.k));
   dequantize_row(weights.matrix, n, row);
   double sum = 0;
   for (size_t i = 0; i < row.size(); ++i) {
-    const float w = weights.matrix.quant ? row[i] : bf16_to_float(float_to_bf16(row[i]));
+    const bool round = bf16_weights || !weights.matrix.quant;
+    const float w = round ? bf16_to_float(float_to_bf16(row[i])) : row[i];
     sum += static_cast<double>(w) * static_cast<double>(bf16_to_float(x[i]));
   }
   return sum;
@@ -191,7 +198,8 @@ double exact_product(const Weights& weights, int64_t n, const uint16_t* x) {
 // (kernel, format): every combination is one test.
 class PackedLinear : public testing::TestWithParam<std::tuple<size_t, size_t>> {
  protected:
-  const Linear& linear() const { return *kernels()[std::get<0>(GetParam())].linear; }
+  Kernel kernel() const { return kernels()[std::get<0>(GetParam())]; }
+  const Linear& linear() const { return *kernel().linear; }
   Format format() const { return formats()[std::get<1>(GetParam())]; }
   // The smallest k of this format, and one past k blocks of the kernels (1,024) by a group that fills
   // nothing.
@@ -213,10 +221,12 @@ TEST_P(PackedLinear, IsWithinTheRoundingBoundOfFp64) {
       for (int64_t row = 0; row < rows; ++row)
         for (int64_t channel = 0; channel < n; ++channel) {
           const Magnitudes sum = magnitudes(weights, channel, &x[static_cast<size_t>(row * k)]);
+          const double table_rounding = kernel().bf16_weights ? 0 : format().table_rounding;
           const double bound =
-              static_cast<double>(k + 8) * 0x1p-24 * sum.total + format().table_rounding * sum.weights;
-          const double error = static_cast<double>(y[static_cast<size_t>(row * n + channel)]) -
-                               exact_product(weights, channel, &x[static_cast<size_t>(row * k)]);
+              static_cast<double>(k + 8) * 0x1p-24 * sum.total + table_rounding * sum.weights;
+          const double error =
+              static_cast<double>(y[static_cast<size_t>(row * n + channel)]) -
+              exact_product(weights, channel, &x[static_cast<size_t>(row * k)], kernel().bf16_weights);
           ASSERT_LE(std::fabs(error), bound)
               << "row " << row << ", channel " << channel << " of n " << n << ", k " << k;
         }

@@ -1,0 +1,73 @@
+#include "cpu/linear_amx.h"
+
+#include <algorithm>
+
+#include "cpu/aligned_buffer.h"
+#include "cpu/linear_amx_pack.h"
+#include "cpu/linear_split.h"
+#include "engine/backend/check.h"
+
+namespace tramontane {
+namespace {
+
+// From this many rows on, packing them is worth a fork and join of its own.
+constexpr int64_t kSharedPackRows = 16;
+
+}  // namespace
+
+Matrix AmxLinear::pack(const HostMatrix& matrix, ThreadPool& pool) const {
+  return pack_amx(matrix, pool);
+}
+
+void AmxLinear::read_row(const Matrix& w, int64_t n, float* out) const {
+  read_amx_row(w, n, out);
+}
+
+void AmxLinear::multiply(TensorView x, const Matrix& w, TensorView y, ThreadPool& pool) const {
+  CHECK(x.dtype == DType::bf16 && y.dtype == DType::f32, "the AMX kernels take BF16 rows and give F32 ones");
+  AmxPart whole{.w = view_amx(w),
+                .x = x.row<uint16_t>(0),
+                .x_stride = x.row_stride,
+                .rows = x.rows,
+                .packed_x = nullptr,
+                .width = static_cast<int>(std::min<int64_t>(x.rows, kTileColumns)),
+                .y = y.row<float>(0),
+                .y_stride = y.row_stride,
+                .first_panel = 0,
+                .last_panel = ceil_div(w.n, kPanelChannels),
+                .first_column_tile = 0,
+                .last_column_tile = ceil_div(x.rows, kTileColumns)};
+  pack_rows(whole, pool);
+  const int parts = row_parts(whole.last_panel, whole.last_column_tile, pool.size());
+  pool.run([&](int thread) {
+    const Share panels = share_of(whole.last_panel, thread / parts, pool.size() / parts);
+    const Share columns = share_of(whole.last_column_tile, thread % parts, parts);
+    AmxPart part = whole;
+    part.first_panel = panels.first;
+    part.last_panel = panels.last;
+    part.first_column_tile = columns.first;
+    part.last_column_tile = columns.last;
+    kernels_.multiply_part(part);
+  });
+}
+
+// Into scratch of the engine thread that grows to the largest step it ever sees, then stays.
+void AmxLinear::pack_rows(AmxPart& whole, ThreadPool& pool) const {
+  static thread_local Buffer scratch;
+  const int64_t tiles = whole.last_column_tile * whole.w.tiles;
+  const size_t needed = static_cast<size_t>(tiles * kTileK * whole.width) * sizeof(uint16_t);
+  if (scratch.size() < needed) scratch = allocate_aligned(needed, "packed rows");
+  whole.packed_x = reinterpret_cast<uint16_t*>(scratch.data());
+  if (whole.rows < kSharedPackRows) return kernels_.pack_rows(whole, 0, tiles);
+  pool.run([&](int thread) {
+    const Share share = share_of(tiles, thread, pool.size());
+    kernels_.pack_rows(whole, share.first, share.last);
+  });
+}
+
+const Linear& amx_linear() {
+  static const AmxLinear linear(amx_linear_kernels);
+  return linear;
+}
+
+}  // namespace tramontane

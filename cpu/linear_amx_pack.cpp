@@ -1,0 +1,213 @@
+#include "cpu/linear_amx_pack.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/aligned_buffer.h"
+#include "engine/backend/check.h"
+
+namespace tramontane {
+namespace {
+
+// A packed buffer starts with the 16 values of a 4-bit table.
+constexpr size_t kTableBytes = 16 * sizeof(float);
+
+int64_t round_up(int64_t value, int64_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+
+int64_t tile_code_bytes(WeightCodes codes) {
+  if (codes == WeightCodes::bf16) return kTileBytes;
+  return codes == WeightCodes::bytes ? kTileBytes / 2 : kTileBytes / 4;
+}
+
+ScaleType scale_type_of(DType dtype) {
+  CHECK(dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16, "scales are F32, F16 or BF16");
+  if (dtype == DType::f32) return ScaleType::f32;
+  return dtype == DType::f16 ? ScaleType::f16 : ScaleType::bf16;
+}
+
+float element_at(const std::byte* data, DType dtype, int64_t index) {
+  if (dtype == DType::f32) {
+    float value;
+    std::memcpy(&value, data + index * 4, 4);
+    return value;
+  }
+  uint16_t bits;
+  std::memcpy(&bits, data + index * 2, 2);
+  return dtype == DType::f16 ? f16_to_float(bits) : bf16_to_float(bits);
+}
+
+// Bytes of one group's 16 scales, and of its 16 biases where there are any.
+int64_t group_bytes(const Matrix& matrix) {
+  return kPanelChannels * static_cast<int64_t>(size_of(matrix.scale_dtype)) *
+         (matrix.quant->has_bias ? 2 : 1);
+}
+
+// The rest are the packers of one panel: `out` is zero where they write nothing.
+struct PanelSource {
+  const HostMatrix& matrix;
+  int64_t first_row;
+  int channels;  // that exist
+};
+
+void pack_scales(const PanelSource& source, std::byte* out) {
+  const HostMatrix& matrix = source.matrix;
+  const int64_t groups = matrix.k / matrix.quant->group;
+  const size_t size = size_of(matrix.scale_dtype);
+  for (int64_t g = 0; g < groups; ++g)
+    for (const std::span<const std::byte> values : {matrix.scales, matrix.biases}) {
+      if (values.empty()) continue;
+      for (int channel = 0; channel < source.channels; ++channel) {
+        const auto at = static_cast<size_t>((source.first_row + channel) * groups + g);
+        std::memcpy(out + static_cast<size_t>(channel) * size, values.data() + at * size, size);
+      }
+      out += kPanelChannels * size;
+    }
+}
+
+const std::byte* codes_of(const PanelSource& source, int channel) {
+  const int64_t row_bytes = static_cast<int64_t>(source.matrix.codes.size()) / source.matrix.n;
+  return source.matrix.codes.data() + (source.first_row + channel) * row_bytes;
+}
+
+void pack_dense(const PanelSource& source, std::byte* out) {
+  const int64_t k = source.matrix.k;
+  for (int channel = 0; channel < source.channels; ++channel) {
+    const std::byte* row = codes_of(source, channel);
+    for (int64_t first = 0; first < k; first += kTileK) {
+      const int64_t count = std::min<int64_t>(kTileK, k - first);
+      uint16_t values[kTileK];
+      if (source.matrix.dense_dtype == DType::bf16) {
+        std::memcpy(values, row + first * 2, static_cast<size_t>(count) * 2);
+      } else {
+        for (int64_t i = 0; i < count; ++i)
+          values[i] = float_to_bf16(element_at(row, source.matrix.dense_dtype, first + i));
+      }
+      std::memcpy(out + first / kTileK * kTileBytes + channel * 64, values, static_cast<size_t>(count) * 2);
+    }
+  }
+}
+
+// Nibble j of word i of vector v is channel 4v + j at k = i. Two words are one 32-bit store; K is even.
+void pack_nibbles(const PanelSource& source, std::byte* out) {
+  for (int channel = 0; channel < source.channels; ++channel) {
+    const std::byte* row = codes_of(source, channel);
+    const int shift = channel % 4 * 4;
+    for (int64_t k = 0; k < source.matrix.k; k += 2) {
+      const auto byte = std::to_integer<uint32_t>(row[k / 2]);
+      std::byte* words = out + k / kTileK * (kTileBytes / 4) + channel / 4 * 64 + k % kTileK * 2;
+      uint32_t pair;
+      std::memcpy(&pair, words, 4);
+      pair |= ((byte & 15u) | (byte >> 4) << 16) << shift;
+      std::memcpy(words, &pair, 4);
+    }
+  }
+}
+
+// Byte 2c + h of word i of vector v is channel 2v + c at k = 16h + i.
+void pack_bytes(const PanelSource& source, std::byte* out) {
+  for (int channel = 0; channel < source.channels; ++channel) {
+    const std::byte* row = codes_of(source, channel);
+    for (int64_t k = 0; k < source.matrix.k; ++k) {
+      const int64_t i = k % 16, half = k % kTileK / 16;
+      out[k / kTileK * (kTileBytes / 2) + channel / 2 * 64 + i * 4 + channel % 2 * 2 + half] = row[k];
+    }
+  }
+}
+
+void pack_panel(const PanelSource& source, const AmxWeights& layout, std::byte* out) {
+  if (layout.codes == WeightCodes::bf16) return pack_dense(source, out);
+  pack_scales(source, out);
+  if (layout.codes == WeightCodes::nibbles) return pack_nibbles(source, out + layout.scale_bytes);
+  pack_bytes(source, out + layout.scale_bytes);
+}
+
+// Everything of the view that the shape decides; pointers stay null.
+AmxWeights layout_of(const Matrix& matrix) {
+  AmxWeights layout{};
+  layout.n = matrix.n;
+  layout.k = matrix.k;
+  layout.tiles = round_up(matrix.k, kTileK) / kTileK;
+  layout.codes = WeightCodes::bf16;
+  if (matrix.quant) {
+    layout.codes = matrix.quant->bits == 4 ? WeightCodes::nibbles : WeightCodes::bytes;
+    layout.scale_type = scale_type_of(matrix.scale_dtype);
+    layout.has_bias = matrix.quant->has_bias;
+    layout.group = matrix.quant->group;
+    layout.code_zero = static_cast<float>(matrix.quant->code_zero);
+    layout.scale_bytes = round_up(layout.tiles * kTileK / layout.group * group_bytes(matrix), 64);
+  }
+  layout.panel_bytes = layout.scale_bytes + layout.tiles * tile_code_bytes(layout.codes);
+  return layout;
+}
+
+}  // namespace
+
+Matrix pack_amx(const HostMatrix& matrix, ThreadPool& pool) {
+  check_canonical(matrix);
+  if (matrix.k % 2 != 0)
+    throw std::runtime_error("weight matrix: k is " + std::to_string(matrix.k) +
+                             ", the AMX kernels need an even one");
+  if (matrix.quant)
+    CHECK(matrix.quant->group == 16 || matrix.quant->group == 32 || matrix.quant->group == 64 ||
+              matrix.quant->group == 128,
+          "groups are 16, 32, 64 or 128 weights");
+  Matrix packed;
+  packed.n = matrix.n;
+  packed.k = matrix.k;
+  packed.quant = matrix.quant;
+  packed.scale_dtype = matrix.scale_dtype;
+
+  const AmxWeights layout = layout_of(packed);
+  const int64_t panels = round_up(matrix.n, kPanelChannels) / kPanelChannels;
+  packed.codes =
+      allocate_aligned(kTableBytes + static_cast<size_t>(panels * layout.panel_bytes), "packed weights");
+  if (matrix.quant) std::memcpy(packed.codes.data(), matrix.quant->table.data(), kTableBytes);
+  pool.run([&](int thread) {
+    const Share share = share_of(panels, thread, pool.size());
+    for (int64_t panel = share.first; panel < share.last; ++panel) {
+      const int64_t first_row = panel * kPanelChannels;
+      const int channels = static_cast<int>(std::min<int64_t>(kPanelChannels, matrix.n - first_row));
+      pack_panel({matrix, first_row, channels}, layout,
+                 packed.codes.data() + kTableBytes + panel * layout.panel_bytes);
+    }
+  });
+  return packed;
+}
+
+AmxWeights view_amx(const Matrix& matrix) {
+  AmxWeights view = layout_of(matrix);
+  view.panels = reinterpret_cast<const unsigned char*>(matrix.codes.data() + kTableBytes);
+  view.table = reinterpret_cast<const float*>(matrix.codes.data());
+  return view;
+}
+
+void read_amx_row(const Matrix& matrix, int64_t n, float* out) {
+  const AmxWeights w = view_amx(matrix);
+  const auto* panel = reinterpret_cast<const std::byte*>(w.panels) + n / kPanelChannels * w.panel_bytes;
+  const std::byte* codes = panel + w.scale_bytes;
+  const int64_t channel = n % kPanelChannels;
+  for (int64_t k = 0; k < w.k; ++k, codes += k % kTileK == 0 ? tile_code_bytes(w.codes) : 0) {
+    const int64_t i = k % kTileK;
+    if (w.codes == WeightCodes::bf16) {
+      out[k] = element_at(codes, DType::bf16, channel * kTileK + i);
+      continue;
+    }
+    float code;
+    if (w.codes == WeightCodes::nibbles) {
+      const auto byte = std::to_integer<unsigned>(codes[channel / 4 * 64 + i * 2 + channel % 4 / 2]);
+      code = w.table[byte >> channel % 2 * 4 & 15u];
+    } else {
+      const std::byte byte = codes[channel / 2 * 64 + i % 16 * 4 + channel % 2 * 2 + i / 16];
+      code = static_cast<float>(std::to_integer<int>(byte)) - w.code_zero;
+    }
+    const std::byte* scales = panel + k / w.group * group_bytes(matrix);
+    out[k] = code * element_at(scales, matrix.scale_dtype, channel);
+    if (w.has_bias) out[k] += element_at(scales, matrix.scale_dtype, kPanelChannels + channel);
+  }
+}
+
+}  // namespace tramontane

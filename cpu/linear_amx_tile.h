@@ -1,0 +1,62 @@
+// What the AMX kernels are told: a packed matrix, packed rows, and the part of one product to compute.
+// Plain data only, for the reason that linear_tile.h gives.
+#pragma once
+
+#include <cstdint>
+
+#include "cpu/linear_tile.h"
+
+namespace tramontane {
+
+// A tile register is 16 rows of 64 bytes. An A tile is 16 output channels x 32 K of BF16 weights, a B tile 16
+// pairs of K x up to 16 rows of x, a C tile 16 channels x as many rows of FP32 sums.
+inline constexpr int kTileK = 32, kTileColumns = 16, kTileBytes = 1024;
+
+// A packed matrix: panels of 16 channels, each `panel_bytes` long and 64-byte aligned, K filled up to
+// `tiles` x 32 and the last panel to 16 channels with weights of zero. A panel is its scales (`scale_bytes`:
+// per group 16 scales, then 16 biases where there are any), then its codes, 32 of K at a time:
+//   bf16:    an A tile as it is: 16 channels x 32 weights
+//   nibbles: 4 x 32 words of 16 bits; word i of vector v holds k = i of channels 4v .. 4v+3 from the lowest
+//            nibble, so that a shift leaves one channel's codes where vpermw reads them
+//   bytes:   8 x 16 words of 32 bits; word i of vector v holds k = i and k = 16 + i of channel 2v, then the
+//            same of channel 2v+1, from the lowest byte
+// A weight is bf16(table[nibble] * scale + bias), or bf16((byte - code_zero) * scale + bias): product and sum
+// rounded to FP32 each, as QuantLayout says.
+struct AmxWeights {
+  int64_t n, k, tiles;
+  const unsigned char* panels;
+  int64_t panel_bytes, scale_bytes;
+  WeightCodes codes;
+  ScaleType scale_type;
+  bool has_bias;
+  int group;           // for bf16: 0
+  float code_zero;     // for bytes
+  const float* table;  // for nibbles: 16 values
+};
+
+// y[row, channel] for the rows of column tiles first_column_tile..last_column_tile (16 rows each) and the
+// channels of panels first_panel..last_panel.
+struct AmxPart {
+  AmxWeights w;
+  const uint16_t* x;  // BF16 [rows, k]
+  int64_t x_stride;   // elements
+  int64_t rows;       // of the whole product
+  // Packed rows: B tiles [column tile][K tile][16 pairs][width][2] of BF16, zeros past k and past the last
+  // row.
+  uint16_t* packed_x;
+  int width;  // rows of x in a B tile: 16, or fewer where there are fewer
+  float* y;
+  int64_t y_stride;
+  int64_t first_panel, last_panel;
+  int64_t first_column_tile, last_column_tile;
+};
+
+struct AmxKernels {
+  // Fills B tiles first..last, counted through all column tiles.
+  void (*pack_rows)(const AmxPart& part, int64_t first, int64_t last);
+  void (*multiply_part)(const AmxPart& part);
+};
+
+extern const AmxKernels amx_linear_kernels;
+
+}  // namespace tramontane
