@@ -16,7 +16,7 @@ RUN cmake --preset serve && cmake --build --preset serve --target tramontane
 
 FROM debian:12-slim
 RUN apt-get update \
- && apt-get install -y --no-install-recommends libicu72 libspdlog1.10 libfmt9 libssl3 ca-certificates curl \
+ && apt-get install -y --no-install-recommends libicu72 libsentencepiece0 libspdlog1.10 libfmt9 libssl3 ca-certificates curl \
  && rm -rf /var/lib/apt/lists/* \
  && useradd --system --uid 10001 --no-create-home tramontane
 COPY --from=build /src/build/serve/tramontane /usr/local/bin/tramontane

@@ -1,11 +1,10 @@
 // Reads the few fields of sentencepiece_model.proto that matter, with protobuf's wire format spelled out: a
 // model file comes from outside, and every length in it is checked against what is there.
-#include <cmath>
 #include <cstring>
 #include <optional>
 #include <stdexcept>
 
-#include "tokenizer/sentencepiece_tokenizer.h"
+#include "tokenizer/sentencepiece_vocabulary.h"
 
 namespace tramontane {
 namespace {

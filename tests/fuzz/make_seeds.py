@@ -1,4 +1,4 @@
-"""Writes starting points for the checkpoint fuzzers: python tests/fuzz/make_seeds.py FOLDER, then fuzz_gguf FOLDER/gguf …
+"""Writes starting points for the fuzzers: python tests/fuzz/make_seeds.py FOLDER, then fuzz_gguf FOLDER/gguf …
 
 Each is a small good file, so that the fuzzer's first mutations get past the header.
 """
@@ -50,6 +50,30 @@ def safetensors(tensors):
     return struct.pack("<Q", len(body)) + body + bytes(at)
 
 
+def varint(value):
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+
+
+def proto(*fields):  # (number, int, float or bytes) of a protobuf message
+    out = b""
+    for number, value in fields:
+        if isinstance(value, int):
+            out += varint(number << 3) + varint(value)
+        elif isinstance(value, float):
+            out += varint(number << 3 | 5) + struct.pack("<f", value)
+        else:
+            out += varint(number << 3 | 2) + varint(len(value)) + value
+    return out
+
+
+def sentencepiece(add_dummy_prefix):
+    pieces = [("<unk>", 0.0, 2), ("<s>", 0.0, 3), ("</s>", 0.0, 3)] + [(f"<0x{byte:02X}>", 0.0, 6) for byte in range(256)]
+    pieces += [("▁a", -1.0, 1), ("ab", -2.0, 1), ("▁ab", -3.0, 5), ("[X]", 0.0, 4), ("▁", -4.0, 1), ("a", -5.0, 1)]
+    model = [(1, proto((1, piece.encode()), (2, score), (3, kind))) for piece, score, kind in pieces]
+    normalizer = proto((1, b"identity"), (3, add_dummy_prefix), (4, 0), (5, 1))
+    return proto(*model, (2, proto((3, 2), (35, 1))), (3, normalizer))
+
+
 HF = {"architectures": ["MistralForCausalLM"], "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 8, "head_dim": 16,
       "num_key_value_heads": 2, "intermediate_size": 128, "vocab_size": 512, "rms_norm_eps": 1e-5, "sliding_window": None,
       "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}, "eos_token_id": [2, 3],
@@ -65,6 +89,8 @@ MLX = {"bits": 4, "group_size": 64, "mode": "affine", "lm_head": {"bits": 8, "gr
 folder = pathlib.Path(sys.argv[1])
 seeds = {f"gguf/type{kind}": gguf(kind) for kind in TYPES}
 seeds["safetensors/two"] = safetensors({"a": ("BF16", [2, 3], 12), "b": ("U8", [4], 4)})
+for prefix in (0, 1):
+    seeds[f"sentencepiece/prefix{prefix}"] = sentencepiece(prefix)
 for i, config in enumerate([HF, PARAMS, GGUF_KEYS, GENERATION, MLX]):
     seeds[f"model_config/{i}"] = bytes([i]) + json.dumps(config).encode()
 for name, seed in seeds.items():

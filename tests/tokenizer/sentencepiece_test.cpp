@@ -1,5 +1,5 @@
-// SentencePieceTokenizer against the SentencePiece library on random texts and vocabularies, and against
-// broken model files.
+// SentencePieceTokenizer: what the library loads from us encodes as the model file itself does, our decoder
+// equals the library's, properties of both, and broken model files.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sentencepiece_processor.h>
@@ -9,9 +9,10 @@
 #include <limits>
 #include <random>
 #include <set>
+#include <thread>
 
 #include "tests/support/golden.h"
-#include "tests/tokenizer/sentencepiece_model_bytes.h"
+#include "tests/tokenizer/byte_tokenizer.h"
 #include "tokenizer/utf8.h"
 
 namespace tramontane {
@@ -77,7 +78,7 @@ const std::vector<std::string> kWords = {" ",
 
 class RealVocabulary : public testing::TestWithParam<const char*> {};
 
-TEST_P(RealVocabulary, EncodesAndDecodesAsTheLibraryDoes) {
+TEST_P(RealVocabulary, EncodesAndDecodesAsTheLibraryDoesWithTheFile) {
   GOLDEN_OR_SKIP(model, std::string("tokenizers/") + GetParam());
   sentencepiece::SentencePieceProcessor reference;
   ASSERT_TRUE(reference.Load(model.string()).ok());
@@ -132,7 +133,7 @@ TEST(SentencePiece, EncodesLongTexts) {
 
 // Random vocabularies over few letters: ties of score, pieces whose parts are no pieces, user-defined and
 // unused pieces.
-TEST(SentencePiece, EncodesRandomVocabulariesAsTheLibraryDoes) {
+TEST(SentencePiece, EncodesRandomVocabulariesAsTheLibraryDoesWithTheFile) {
   std::mt19937 random(2);
   const std::vector<std::string> letters = {"a", "b", "c", "\u2581", "é"};
   for (int round = 0; round < 300; ++round) {
@@ -163,8 +164,12 @@ TEST(SentencePiece, NeverGivesControlTokensForText) {
     if (!tokenizer->is_control(id)) continue;
     EXPECT_EQ(tokenizer->control_id(tokenizer->piece(id)), id);
     EXPECT_EQ(tokenizer->token_bytes(id), "");
-    for (const int32_t got : tokenizer->encode(tokenizer->piece(id)))
-      ASSERT_FALSE(tokenizer->is_control(got)) << id;
+    for (const std::string& text :
+         {tokenizer->piece(id), "a" + tokenizer->piece(id) + tokenizer->piece(id)}) {
+      const std::vector<int32_t> ids = tokenizer->encode(text);
+      for (const int32_t got : ids) ASSERT_FALSE(tokenizer->is_control(got)) << id;
+      EXPECT_EQ(tokenizer->decode(ids), text);
+    }
   }
   EXPECT_EQ(tokenizer->control_id("[INST]"), 3);
   EXPECT_EQ(tokenizer->control_id("the"), std::nullopt);
@@ -182,9 +187,66 @@ TEST(SentencePiece, SaysWhatEachIdStandsFor) {
 }
 
 TEST(SentencePiece, RepairsInvalidUtf8) {
-  GOLDEN_OR_SKIP(model, "tokenizers/tokenizer.model.v1");
+  GOLDEN_OR_SKIP(model, "tokenizers/mistral_instruct_tokenizer_240323.model.v3");
   const auto tokenizer = load_sentencepiece_tokenizer(model);
   EXPECT_EQ(tokenizer->encode("a\xFFz\xE2\x82"), tokenizer->encode("a\uFFFDz\uFFFD\uFFFD"));
+  std::mt19937 random(5);
+  const std::vector<std::string> parts = {"\xE2",   "\x82", "\xF0\x9F", "\xED\xA0\x80",
+                                          "\xC0",   "\xF5", "\x80",     "a",
+                                          "\u2581", "é",    " ",        "[REFERENCE_DOC_3]"};
+  for (int i = 0; i < 2000; ++i) {
+    const std::string text = random_text(random, parts, 12);
+    ASSERT_EQ(tokenizer->encode(text), tokenizer->encode(repair_utf8(text))) << testing::PrintToString(text);
+  }
+}
+
+// One tokenizer serves all requests; run under the thread sanitizer.
+TEST(SentencePiece, EncodesInSeveralThreadsAtOnce) {
+  ModelBytes model = ModelBytes::minimal();
+  model.pieces.push_back({"ab", -1, PieceType::normal});
+  model.pieces.push_back({"\u2581ab", -2, PieceType::unused});
+  model.pieces.push_back({"[X]", 0, PieceType::user_defined});
+  const auto tokenizer =
+      make_sentencepiece_tokenizer(parse_sentencepiece_model(model.serialize(), "threads"), "threads");
+  const auto encode_all = [&](std::vector<std::vector<int32_t>>& out) {
+    std::mt19937 random(6);
+    for (int i = 0; i < 200; ++i)
+      out.push_back(tokenizer->encode(random_text(random, {"ab", " ", "[X]", "é"}, 30)));
+  };
+  std::vector<std::vector<int32_t>> expected;
+  encode_all(expected);
+  std::vector<std::vector<std::vector<int32_t>>> got(4);
+  std::vector<std::thread> threads;
+  for (auto& out : got) threads.emplace_back([&] { encode_all(out); });
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& out : got) EXPECT_EQ(out, expected);
+}
+
+// The library has a log of its own on stderr.
+TEST(SentencePiece, PrintsNothing) {
+  testing::internal::CaptureStderr();
+  testing::internal::CaptureStdout();
+  const auto tokenizer = byte_tokenizer({"ab"});
+  tokenizer->decode(tokenizer->encode("ab \xFF c"));
+  EXPECT_EQ(testing::internal::GetCapturedStdout(), "");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
+// What the library reads is what was checked, and nothing else of the file.
+TEST(SentencePiece, WritesTheModelThatItRead) {
+  ModelBytes model = ModelBytes::minimal();
+  model.pieces.push_back({"ab", -1.5f, PieceType::normal});
+  model.pieces.push_back({"[X]", 0, PieceType::user_defined});
+  const auto vocabulary = parse_sentencepiece_model(model.serialize(), "sound");
+  const std::string written = serialize_sentencepiece_model(vocabulary);
+  EXPECT_EQ(written, model.serialize());
+  // A self-test that the library would run and fail (self_test_data: samples: input, expected).
+  const std::string extra = bytes_field(4, bytes_field(1, bytes_field(1, "ab") + bytes_field(2, "wrong")));
+  sentencepiece::SentencePieceProcessor library;
+  EXPECT_FALSE(library.LoadFromSerializedProto(model.serialize() + extra).ok());
+  const auto tokenizer =
+      make_sentencepiece_tokenizer(parse_sentencepiece_model(model.serialize() + extra, "extra"), "extra");
+  EXPECT_EQ(tokenizer->encode("[X]").back(), tokenizer->vocab_size() - 1);
 }
 
 std::string fault_of(const std::string& bytes) {
@@ -227,12 +289,51 @@ TEST(SentencePieceFile, FaultyPieces) {
   twice.pieces.push_back({"ab", 0, PieceType::normal});
   twice.pieces.push_back({"ab", 0, PieceType::user_defined});
   expect_fault(twice.serialize(), "\"ab\" is already defined");
+  ModelBytes spelt = ModelBytes::minimal();
+  spelt.pieces.push_back({"</s>", 0, PieceType::normal});
+  expect_fault(spelt.serialize(), "\"</s>\" is already defined");
   ModelBytes no_byte = ModelBytes::minimal();
   no_byte.pieces.erase(no_byte.pieces.begin() + 3 + 65);
   expect_fault(no_byte.serialize(), "the one for byte 65 is missing");
   ModelBytes no_unknown = ModelBytes::minimal();
   no_unknown.pieces.erase(no_unknown.pieces.begin());
   expect_fault(no_unknown.serialize(), "no unknown piece");
+}
+
+// Each of these would make the library crash, read past an array, or give a control token for text.
+TEST(SentencePieceFile, PiecesThatTheLibraryCannotTake) {
+  const auto with = [](std::vector<SentencePieceVocabulary::Piece> pieces) {
+    ModelBytes model = ModelBytes::minimal();
+    model.pieces.insert(model.pieces.end(), pieces.begin(), pieces.end());
+    return model.serialize();
+  };
+  const auto nested = [](size_t count) {
+    std::vector<SentencePieceVocabulary::Piece> pieces;
+    for (size_t n = 1; n <= count; ++n) pieces.push_back({std::string(n, 'a'), 0, PieceType::user_defined});
+    return pieces;
+  };
+  EXPECT_EQ(fault_of(with(nested(64))), "");
+  expect_fault(with(nested(65)), "more than 64 user-defined pieces");
+  EXPECT_EQ(fault_of(with({{std::string(1024, 'a'), 0, PieceType::unused}})), "");
+  expect_fault(with({{std::string(1025, 'a'), 0, PieceType::unused}}), "piece 259: 1025 bytes");
+  expect_fault(with({{std::string("a\0b", 3), 0, PieceType::user_defined}}), "zero byte");
+  expect_fault(with({{"\u2581", 0, PieceType::control}}), "a control piece that is a character");
+  ModelBytes unknown = ModelBytes::minimal();
+  unknown.pieces[0].text = "?";
+  expect_fault(unknown.serialize(), "unknown piece is a character");
+}
+
+// As many as are let through: all of them match at once, and the longest unused piece is taken apart.
+TEST(SentencePieceFile, TheLargestPiecesThatTheLibraryCanTake) {
+  ModelBytes model = ModelBytes::minimal();
+  model.pieces.push_back({"\u2581", 0, PieceType::normal});
+  for (size_t n = 1; n <= 64; ++n) model.pieces.push_back({std::string(n, 'a'), 0, PieceType::user_defined});
+  for (size_t n = 1; n <= 1024; ++n) model.pieces.push_back({std::string(n, 'b'), 0, PieceType::unused});
+  const auto tokenizer =
+      make_sentencepiece_tokenizer(parse_sentencepiece_model(model.serialize(), "large"), "large");
+  const std::string text = std::string(200, 'a') + std::string(1024, 'b');
+  EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
+  EXPECT_EQ(tokenizer->piece(tokenizer->encode("x" + text)[2]), std::string(64, 'a'));
 }
 
 TEST(SentencePieceFile, UnsupportedKinds) {
