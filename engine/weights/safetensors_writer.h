@@ -11,6 +11,18 @@
 
 namespace tramontane {
 
+// A tensor to be written: what the header says of it.
+struct TensorSpec {
+  std::string name;
+  std::string dtype;  // the format's spelling: "BF16", "U8"
+  std::vector<int64_t> shape;
+  uint64_t bytes = 0;
+};
+
+// The first bytes of a file that holds these tensors one after the other: length and JSON. `made_by` becomes
+// "__metadata__": {"format": made_by}; empty: no metadata.
+std::string safetensors_header(const std::vector<TensorSpec>& tensors, const std::string& made_by);
+
 struct NamedTensorF32 {
   std::string name;
   std::vector<int64_t> shape;     // the product is values.size()

@@ -8,6 +8,7 @@
 #include "server/cli/generate.h"
 #include "server/cli/inspect.h"
 #include "server/cli/logits.h"
+#include "server/cli/quantize.h"
 #include "server/cli/serve.h"
 #include "server/cli/tokenize.h"
 
@@ -87,6 +88,24 @@ Command add_logits(CLI::App& app) {
   return {command, [o] { return run_logits(*o); }};
 }
 
+Command add_quantize(CLI::App& app) {
+  CLI::App* command = add_command(app, "quantize", "Write a checkpoint in bitsandbytes' or MLX's format");
+  const auto o = std::make_shared<QuantizeCommandOptions>();
+  command
+      ->add_option("--model", o->model, "Source: a directory with BF16, F16 or F32 weights, or a .gguf file")
+      ->required();
+  command
+      ->add_option("--to", o->to,
+                   "fp4, nf4 (bitsandbytes), q8, q6, q4, q3 (MLX affine) or bf16 (no quantisation)")
+      ->required();
+  command->add_option("--group", o->group, "MLX: weights that share a scale: 32, 64 or 128")
+      ->capture_default_str();
+  command->add_option("--threads", o->threads, "Threads that compute; 0: one per core")
+      ->check(CLI::Range(0, 1024));
+  command->add_option("--out", o->out, "Folder to write; must not exist")->required();
+  return {command, [o] { return run_quantize(*o); }};
+}
+
 // For the README: what `serve` takes.
 Command add_options(CLI::App& app) {
   CLI::App* command =
@@ -102,7 +121,8 @@ Command add_options(CLI::App& app) {
 std::vector<Command> add_commands(CLI::App& app) {
   app.set_version_flag("--version", "tramontane " TRAMONTANE_VERSION);
   std::vector<Command> commands = {add_serve(app),          add_generate(app), add_tokenize(app),
-                                   add_apply_template(app), add_inspect(app),  add_logits(app)};
+                                   add_apply_template(app), add_inspect(app),  add_logits(app),
+                                   add_quantize(app)};
   for (const Command& command : commands) name_environment_variables(*command.app);
   commands.push_back(add_options(app));
   return commands;

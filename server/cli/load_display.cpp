@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 
 namespace tramontane {
 namespace {
@@ -14,8 +15,11 @@ constexpr double kPlainInterval = 5;       // seconds: a log file is not flooded
 
 }  // namespace
 
-LoadDisplay::LoadDisplay()
-    : terminal_(isatty(STDERR_FILENO) == 1), start_(std::chrono::steady_clock::now()) {}
+LoadDisplay::LoadDisplay(std::string doing, std::string did)
+    : doing_(std::move(doing)),
+      did_(std::move(did)),
+      terminal_(isatty(STDERR_FILENO) == 1),
+      start_(std::chrono::steady_clock::now()) {}
 
 double LoadDisplay::seconds() const {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
@@ -29,18 +33,18 @@ void LoadDisplay::update(uint64_t done, uint64_t total) {
   if (terminal_) {
     constexpr int width = 30;
     const int filled = static_cast<int>(share * width);
-    fmt::print(stderr, "\rloading weights [{:-<{}}] {:3.0f}%  {} of {} \033[K", std::string(filled, '#'),
+    fmt::print(stderr, "\r{} weights [{:-<{}}] {:3.0f}%  {} of {} \033[K", doing_, std::string(filled, '#'),
                width, share * 100, format_bytes(done), format_bytes(total));
   } else {
-    fmt::print(stderr, "loading weights: {:.0f}%, {} of {}, {:.1f} s\n", share * 100, format_bytes(done),
+    fmt::print(stderr, "{} weights: {:.0f}%, {} of {}, {:.1f} s\n", doing_, share * 100, format_bytes(done),
                format_bytes(total), now);
   }
   std::fflush(stderr);
 }
 
 void LoadDisplay::finish(uint64_t total) {
-  fmt::print(stderr, "{}loaded {} of weights in {:.1f} s\n", terminal_ ? "\r\033[K" : "", format_bytes(total),
-             seconds());
+  fmt::print(stderr, "{}{} {} of weights in {:.1f} s\n", terminal_ ? "\r\033[K" : "", did_,
+             format_bytes(total), seconds());
 }
 
 std::string format_bytes(uint64_t bytes) {

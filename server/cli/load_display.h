@@ -10,7 +10,8 @@ namespace tramontane {
 
 class LoadDisplay {
  public:
-  LoadDisplay();
+  // `doing`, `did`: the verb, as in "loading weights", "loaded 98 MB of weights".
+  explicit LoadDisplay(std::string doing = "loading", std::string did = "loaded");
   // Bytes of weights loaded so far.
   void update(uint64_t done, uint64_t total);
   // The closing line: "loaded 98 MB in 0.4 s".
@@ -19,6 +20,7 @@ class LoadDisplay {
  private:
   double seconds() const;
 
+  std::string doing_, did_;
   bool terminal_;
   std::chrono::steady_clock::time_point start_;
   double shown_at_ = 0;  // seconds after start_
