@@ -11,6 +11,7 @@
 #include "cpu/cpu_features.h"
 #include "cpu/linear.h"
 #include "cpu/linear_amx.h"
+#include "cpu/linear_amx_pack.h"
 #include "cpu/pack.h"
 #include "tests/ops/linear_amx_emulated.h"
 
@@ -250,6 +251,21 @@ TEST_P(PackedLinear, GivesARowTheSameBitsAmongAnyNumberOfRows) {
   }
 }
 
+// More rows than any kernel takes in one walk (AMX: strips of 512), and k interrupted.
+TEST_P(PackedLinear, GivesARowTheSameBitsAmongHundreds) {
+  const int64_t n = 33, k = 1024 + 5 * small_k(), rows = 530;
+  const Weights weights(format(), n, k);
+  const Matrix packed = linear().pack(weights.matrix, pool_);
+  const std::vector<uint16_t> x = random_rows(rows, k);
+  const std::vector<float> y = multiply(linear(), packed, x.data(), rows, k, n, pool_);
+  for (const int64_t row : {0, 15, 16, 31, 500, 511, 512, 527, 528, 529}) {
+    const auto from = y.begin() + row * n;
+    expect_same_bits({from, from + n},
+                     multiply(linear(), packed, &x[static_cast<size_t>(row * k)], 1, k, n, pool_),
+                     "row " + std::to_string(row));
+  }
+}
+
 TEST_P(PackedLinear, GivesTheSameBitsOnAnyNumberOfThreads) {
   for (const int64_t n : {17, 100, 250}) {  // 2 panels on 3 threads: rows are shared out as well
     const int64_t k = long_k();
@@ -308,23 +324,49 @@ INSTANTIATE_TEST_SUITE_P(All, PackedLinear,
                          case_name);
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(PackedLinear);
 
-TEST(PackPanels, NamesAnOddK) {
+template <class Pack>
+std::string error_of_odd_k(const Pack& pack) {
   ThreadPool pool(1);
   const Weights weights({"dense", {}, DType::bf16}, 4, 7);
   try {
-    pack_panels(weights.matrix, pool);
-    FAIL() << "no error";
+    pack(weights.matrix, pool);
   } catch (const std::runtime_error& error) {
-    EXPECT_STREQ(error.what(), "weight matrix: k is 7, the vector kernels need an even one");
+    return error.what();
   }
+  return "none";
+}
+
+TEST(PackPanels, NamesAnOddK) {
+  EXPECT_EQ(error_of_odd_k(pack_panels), "weight matrix: k is 7, the vector kernels need an even one");
+  EXPECT_EQ(error_of_odd_k(pack_amx), "weight matrix: k is 7, the AMX kernels need an even one");
 }
 
 TEST(PackPanels, KeepsFourBitWeightsInFourBits) {
   ThreadPool pool(2);
   const Weights weights({"mlx", nibbles(64, true, 0), DType::bf16}, 4096, 4096);
-  const Matrix packed = pack_panels(weights.matrix, pool);
   const size_t canonical = weights.codes.size() + weights.scales.size() + weights.biases.size();
-  EXPECT_EQ(packed.bytes(), canonical + 128);
+  EXPECT_EQ(pack_panels(weights.matrix, pool).bytes(), canonical + 128);
+  EXPECT_EQ(pack_amx(weights.matrix, pool).bytes(), canonical + 64);
+}
+
+// The emulation does what the manual says; this is where it meets the instructions.
+TEST(AmxLinear, GivesTheBitsOfTheEmulatedTiles) {
+  if (!cpu_features().amx)
+    GTEST_SKIP() << "this processor has no AMX-BF16, or Linux does not grant its tiles: AMX was tested over "
+                    "emulated tiles alone"
+                 << (cpu_features().avx512bf16 ? "" : ", and not even that without AVX-512 BF16");
+  const AmxLinear emulated(amx_emulated_kernels);
+  ThreadPool pool(2);
+  for (const Format& format : formats()) {
+    const int64_t n = 75, k = format.quant ? 17 * format.quant->group : 1094;
+    const Weights weights(format, n, k);
+    const Matrix packed = amx_linear().pack(weights.matrix, pool);
+    for (const int64_t rows : {1, 5, 16, 17, 70}) {
+      const std::vector<uint16_t> x = random_rows(rows, k);
+      expect_same_bits(multiply(amx_linear(), packed, x.data(), rows, k, n, pool),
+                       multiply(emulated, packed, x.data(), rows, k, n, pool), format.name);
+    }
+  }
 }
 
 }  // namespace
