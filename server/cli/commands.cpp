@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "config/server_config.h"
+#include "server/cli/compare.h"
 #include "server/cli/generate.h"
 #include "server/cli/inspect.h"
 #include "server/cli/logits.h"
@@ -88,6 +89,46 @@ Command add_logits(CLI::App& app) {
   return {command, [o] { return run_logits(*o); }};
 }
 
+Command add_compare(CLI::App& app) {
+  CLI::App* command =
+      add_command(app, "compare", "Show how far models lie from a reference: drift, changed answers, flips");
+  const auto o = std::make_shared<CompareOptions>();
+  command
+      ->add_option("--reference", o->model.model, "Checkpoint to measure from: a directory or a .gguf file")
+      ->required();
+  command
+      ->add_option("--candidate", o->candidates,
+                   "Checkpoint to measure, of the same vocabulary; repeatable, one column each")
+      ->required();
+  CLI::Option* prompts = command->add_option("--prompts", o->prompts,
+                                             "Prompts, one a line, or JSON lines with `prompt` or `messages` "
+                                             "(.jsonl); without it the built-in ones");
+  command
+      ->add_option(
+          "--multiple-choice", o->multiple_choice,
+          "Instead of prompts: JSON lines with question, options and, if known, gold, unknown, stereotyped")
+      ->excludes(prompts);
+  command->add_option("--max-tokens", o->max_tokens, "Most tokens of an answer")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  command
+      ->add_flag("--noise-floor,!--no-noise-floor", o->noise_floor,
+                 "A column for the reference in F32 arithmetic: what rounding alone changes")
+      ->default_str("true");
+  command->add_option("--json", o->json, "File for all figures");
+  command->add_option("--html", o->html, "File for the report as one page with charts");
+  command->add_option("--tokenizer", o->model.tokenizer,
+                      "SentencePiece or .gguf file; without it the reference's own");
+  command
+      ->add_option("--chat-template", o->model.chat_template,
+                   "v1, v2, v3 or chatml; without it chosen by the vocabulary")
+      ->check(CLI::IsMember({"v1", "v2", "v3", "chatml"}));
+  command->add_option("--threads", o->model.threads, "Threads that compute; 0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  return {command, [o] { return run_compare(*o); }};
+}
+
 Command add_quantize(CLI::App& app) {
   CLI::App* command = add_command(app, "quantize", "Write a checkpoint in bitsandbytes' or MLX's format");
   const auto o = std::make_shared<QuantizeCommandOptions>();
@@ -121,8 +162,8 @@ Command add_options(CLI::App& app) {
 std::vector<Command> add_commands(CLI::App& app) {
   app.set_version_flag("--version", "tramontane " TRAMONTANE_VERSION);
   std::vector<Command> commands = {add_serve(app),          add_generate(app), add_tokenize(app),
-                                   add_apply_template(app), add_inspect(app),  add_logits(app),
-                                   add_quantize(app)};
+                                   add_apply_template(app), add_inspect(app),  add_logits(app), add_quantize(app),
+                                   add_compare(app)};
   for (const Command& command : commands) name_environment_variables(*command.app);
   commands.push_back(add_options(app));
   return commands;
