@@ -13,7 +13,7 @@ namespace tramontane {
 
 inline constexpr int kPageTokens = 16;  // kBlockTokens of backend.h
 inline constexpr int kAttentionChunk =
-    256;  // keys of one partial softmax; chunks start at multiples of it (CPU.md: fixed chunks)
+    256;  // keys of one partial softmax; chunks start at multiples of it (fixed chunks keep decision 5)
 inline constexpr int kAttentionQueries =
     32;  // most query vectors of one tile: their scores (32 KB) stay in L1/L2
 inline constexpr float kNoScore =

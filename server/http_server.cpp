@@ -122,10 +122,9 @@ class HttpServer::Impl {
   bool read_body(const httplib::ContentReader& reader, std::string& body) const;
   HttpRequest to_request(const httplib::Request& request, const httplib::Response& response) const;
   void answer(const httplib::Request& request, httplib::Response& response, std::string body);
-  void send(const httplib::Request& request, httplib::Response& response, HttpResponse&& answer,
-            std::shared_ptr<RequestRecord> record);
+  void send(httplib::Response& response, HttpResponse&& answer, std::shared_ptr<RequestRecord> record);
   void add_cors(const httplib::Request& request, httplib::Response& response) const;
-  void log(RequestRecord& record, Clock::time_point begin) const;
+  void log(RequestRecord& record) const;
 
   const ServerConfig config_;
   const ApiKeys keys_;
@@ -193,7 +192,7 @@ HandlerResponse HttpServer::Impl::before_routing(const httplib::Request& request
     if (refusal->status == 405) response.set_header("Allow", routes_.methods(request.path));
     if (refusal->status == 401) response.set_header("WWW-Authenticate", "Bearer");
     HttpRequest plain = to_request(request, response);
-    send(request, response, error_response(*refusal), plain.record);
+    send(response, error_response(*refusal), plain.record);
     return HandlerResponse::Handled;
   }
   if (request.method == "POST") return HandlerResponse::Unhandled;
@@ -254,12 +253,12 @@ void HttpServer::Impl::post(const httplib::Request& request, httplib::Response& 
   std::string body;
   try {
     if (!read_body(reader, body)) {
-      send(request, response, error_response(transport_error(response.status < 400 ? 400 : response.status)),
+      send(response, error_response(transport_error(response.status < 400 ? 400 : response.status)),
            to_request(request, response).record);
       return;
     }
   } catch (const RequestError& error) {
-    send(request, response, error_response(error), to_request(request, response).record);
+    send(response, error_response(error), to_request(request, response).record);
     return;
   }
   answer(request, response, std::move(body));
@@ -289,16 +288,16 @@ void HttpServer::Impl::answer(const httplib::Request& request, httplib::Response
                               std::string body) {
   HttpRequest plain = to_request(request, response);
   plain.body = std::move(body);
-  send(request, response, routes_.handle(plain), plain.record);
+  send(response, routes_.handle(plain), plain.record);
 }
 
-void HttpServer::Impl::send(const httplib::Request& request, httplib::Response& response,
-                            HttpResponse&& answer, std::shared_ptr<RequestRecord> record) {
+void HttpServer::Impl::send(httplib::Response& response, HttpResponse&& answer,
+                            std::shared_ptr<RequestRecord> record) {
   response.status = answer.status;
   record->status = answer.status;
   for (const auto& [name, value] : answer.headers) response.set_header(name, value);
   if (!answer.stream) {
-    log(*record, request.start_time_);
+    log(*record);
     if (answer.status < 400) {
       response.set_content(std::move(answer.body), answer.content_type);
     } else {
@@ -307,15 +306,14 @@ void HttpServer::Impl::send(const httplib::Request& request, httplib::Response& 
     return;
   }
   // The whole stream is one call: between calls the library would cut it when the server stops.
-  response.set_chunked_content_provider(
-      answer.content_type, [this, stream = std::move(answer.stream), record, begin = request.start_time_](
-                               size_t, httplib::DataSink& sink) {
-        HttplibSink bytes(sink);
-        stream(bytes);
-        log(*record, begin);
-        sink.done();
-        return true;
-      });
+  response.set_chunked_content_provider(answer.content_type, [this, stream = std::move(answer.stream),
+                                                              record](size_t, httplib::DataSink& sink) {
+    HttplibSink bytes(sink);
+    stream(bytes);
+    log(*record);
+    sink.done();
+    return true;
+  });
 }
 
 // Refusals of the library itself, before any handler saw the request.
@@ -324,7 +322,7 @@ void HttpServer::Impl::fill_error(const httplib::Request& request, httplib::Resp
   if (!response.has_header("x-request-id"))
     response.set_header("x-request-id", request_id(request.get_header_value("x-request-id")));
   HttpRequest plain = to_request(request, response);
-  send(request, response, error_response(transport_error(response.status)), plain.record);
+  send(response, error_response(transport_error(response.status)), plain.record);
 }
 
 void HttpServer::Impl::add_cors(const httplib::Request& request, httplib::Response& response) const {
@@ -342,9 +340,8 @@ void HttpServer::Impl::add_cors(const httplib::Request& request, httplib::Respon
   response.set_header("Access-Control-Max-Age", "86400");
 }
 
-void HttpServer::Impl::log(RequestRecord& record, Clock::time_point begin) const {
-  if (begin != (Clock::time_point::min)())
-    record.total_s = std::chrono::duration<double>(Clock::now() - begin).count();
+void HttpServer::Impl::log(RequestRecord& record) const {
+  record.total_s = std::chrono::duration<double>(Clock::now() - record.received).count();
   // Probes come every few seconds: they are for debugging only.
   const bool probe = record.path.starts_with("/health");
   const auto level = probe ? spdlog::level::debug : spdlog::level::info;

@@ -2,12 +2,14 @@
 // or an answer.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 
 namespace tramontane {
 
 struct RequestRecord {
+  std::chrono::steady_clock::time_point received = std::chrono::steady_clock::now();
   std::string id, key, method, path;
   int status = 0;
   int64_t prompt_tokens = -1, cached_tokens = 0,

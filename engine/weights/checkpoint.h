@@ -1,5 +1,5 @@
 // Checkpoint: opens a model on disk in any supported layout and names its tensors by role. The only place that knows file names and layouts.
-// Formats: FORMATS sections of engine/DESIGN.md. Read by mmap; not thread-safe while loading, immutable afterwards.
+// Formats: engine/weights/FORMATS.md. Read by mmap; not thread-safe while loading, immutable afterwards.
 #pragma once
 
 #include <cstdint>
