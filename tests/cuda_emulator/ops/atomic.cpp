@@ -83,6 +83,10 @@ struct AddHalfPair {
   }
 };
 
+struct AddHalf {
+  u16 operator()(u16 old, u16 b, u16) const { return f64_to_half(half_to_f32(old) + half_to_f32(b)); }
+};
+
 template <class Op, class T>
 T exchange(u8* address, T b, T c) {
   auto* word = reinterpret_cast<Word<T>*>(address);
@@ -149,6 +153,7 @@ void add_atomic_forms(FormTable& t) {
   add_one<Add, f32>(t, "add.ftz", "f32");
   add_one<Add, f64>(t, "add", "f64");
   add_one<AddHalfPair, u32>(t, "add.noftz", "f16x2");
+  add_one<AddHalf, u16>(t, "add.noftz", "f16");
   add_one<Increment, u32>(t, "inc", "u32");
   add_one<Decrement, u32>(t, "dec", "u32");
   add_bits<u32>(t, "b32");

@@ -139,6 +139,37 @@ struct Nan {
   }
 };
 
+// set: true is all ones in an integer, 1.0 in a float.
+template <class Source, class Compare, class D, D kTrue>
+struct SetValue {
+  D operator()(typename Source::Bits a, typename Source::Bits b) const {
+    return Compare()(Source::read(a), Source::read(b)) ? kTrue : D{0};
+  }
+};
+template <class Compare, u32 kTrue>
+struct SetPair {
+  u32 operator()(u32 a, u32 b) const {
+    const SetValue<FromHalf, Compare, u16, static_cast<u16>(kTrue)> set;
+    const u32 high = set(static_cast<u16>(a >> 16), static_cast<u16>(b >> 16));
+    return high << 16 | set(static_cast<u16>(a), static_cast<u16>(b));
+  }
+};
+
+constexpr u32 kOne = 0x3f800000;
+constexpr u16 kHalfOne = 0x3c00;
+
+template <class Source, class Compare>
+void add_set(FormTable& t, const std::string& compare, const std::string& type) {
+  using Bits = typename Source::Bits;
+  add_lanewise<SetValue<Source, Compare, u32, ~0u>, u32, Bits, Bits>(t, "set." + compare + ".u32" + type);
+  add_lanewise<SetValue<Source, Compare, u32, kOne>, u32, Bits, Bits>(t, "set." + compare + ".f32" + type);
+  if constexpr (std::is_same_v<Source, FromHalf>) {
+    add_lanewise<SetValue<Source, Compare, u16, kHalfOne>, u16, u16, u16>(t, "set." + compare + ".f16.f16");
+    add_lanewise<SetPair<Compare, kHalfOne>, u32, u32, u32>(t, "set." + compare + ".f16x2.f16x2");
+    add_lanewise<SetPair<Compare, 0xffff>, u32, u32, u32>(t, "set." + compare + ".u32.f16x2");
+  }
+}
+
 template <class Source, class Compare>
 void add_one(FormTable& t, const std::string& compare, const std::string& type) {
   const char slot = slot_of<typename Source::Bits>();
@@ -147,6 +178,8 @@ void add_one(FormTable& t, const std::string& compare, const std::string& type) 
   t.add("setp." + compare + ".and" + type, {&set_predicate<Source, Compare>, slots + 'p', kAnd});
   t.add("setp." + compare + ".or" + type, {&set_predicate<Source, Compare>, slots + 'p', kOr});
   t.add("setp." + compare + ".xor" + type, {&set_predicate<Source, Compare>, slots + 'p', kXor});
+  if constexpr (std::is_same_v<Source, Plain<f32>> || std::is_same_v<Source, FromHalf>)
+    add_set<Source, Compare>(t, compare, type);
 }
 
 template <class Source>

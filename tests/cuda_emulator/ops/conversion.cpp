@@ -246,6 +246,8 @@ void add_conversion_forms(FormTable& t) {
   add_to_small<HalfFormat, Rounding::kNearestEven>(t, ".rn", "f16");
   add_to_small<HalfFormat, Rounding::kZero>(t, ".rz", "f16");
   add_to_small<Bf16Format, Rounding::kZero>(t, ".rz", "bf16");
+  add_lanewise<ToSmall<F32, HalfFormat, Rounding::kDown, false, false>, u16, f32>(t, "cvt.rm.f16.f32");
+  add_lanewise<ToSmall<F32, HalfFormat, Rounding::kUp, false, false>, u16, f32>(t, "cvt.rp.f16.f32");
   add_lanewise<ToBf16, u16, f32>(t, "cvt.rn.bf16.f32");
   add_lanewise<ToBf16Pair, u32, f32, f32>(t, "cvt.rn.bf16x2.f32");
   add_lanewise<ToSmall<F32, Bf16Format, Rounding::kNearestEven, true, false>, u16, f32>(

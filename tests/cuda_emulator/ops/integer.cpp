@@ -179,6 +179,32 @@ void carry_add(Warp& warp, const Instruction& i, LaneMask mask) {
   if (kOut) carry = (carry & ~mask) | (out & mask);
 }
 
+// A product's half plus a number, in a chain.
+template <bool kHigh, bool kIn, bool kOut>
+void carry_mad(Warp& warp, const Instruction& i, LaneMask mask) {
+  const u32* a = lanes<u32>(warp, i.operands[1]);
+  const u32* b = lanes<u32>(warp, i.operands[2]);
+  const u32* c = lanes<u32>(warp, i.operands[3]);
+  LaneMask& carry = predicate(warp, i.operands[4]);
+  LaneMask out = 0;
+  u32 result[kLanes];
+  for (int lane = 0; lane < kLanes; ++lane) {
+    const u64 product = u64{a[lane]} * b[lane];
+    const u64 sum = (kHigh ? product >> 32 : product & 0xffffffff) + c[lane] + (kIn ? carry >> lane & 1 : 0);
+    result[lane] = static_cast<u32>(sum);
+    out |= static_cast<LaneMask>(sum >> 32 & 1) << lane;
+  }
+  write_operand<u32>(warp, i.operands[0], mask, [&](int lane) { return result[lane]; });
+  if (kOut) carry = (carry & ~mask) | (out & mask);
+}
+
+template <bool kHigh>
+void add_carry_mad(FormTable& t, const std::string& half) {
+  t.add("mad." + half + ".cc.u32", {&carry_mad<kHigh, false, true>, "4=444x"});
+  t.add("madc." + half + ".u32", {&carry_mad<kHigh, true, false>, "4=444x"});
+  t.add("madc." + half + ".cc.u32", {&carry_mad<kHigh, true, true>, "4=444x"});
+}
+
 template <class T>
 void add_carry(FormTable& t, const std::string& type, char size) {
   const std::string slots = std::string{size, '=', size, size, 'x'};
@@ -211,6 +237,8 @@ void add_integer_forms(FormTable& t) {
   add_dot<u8, u8>(t, "u32.u32");
   for (const char* type : {"u32", "s32", "b32"}) add_carry<u32>(t, type, '4');
   for (const char* type : {"u64", "s64", "b64"}) add_carry<u64>(t, type, '8');
+  add_carry_mad<false>(t, "lo");
+  add_carry_mad<true>(t, "hi");
 }
 
 }  // namespace tramontane::emulator

@@ -189,10 +189,13 @@ void add_warp_forms(FormTable& t) {
   t.add("shfl.sync.down.b32", {&shuffle<Shuffle::kDown>, "4?=4444"});
   t.add("shfl.sync.bfly.b32", {&shuffle<Shuffle::kButterfly>, "4?=4444"});
   t.add("shfl.sync.idx.b32", {&shuffle<Shuffle::kIndex>, "4?=4444"});
-  t.add("vote.sync.all.pred", {&vote<Vote::kAll>, "p=p4"});
-  t.add("vote.sync.any.pred", {&vote<Vote::kAny>, "p=p4"});
-  t.add("vote.sync.uni.pred", {&vote<Vote::kUniform>, "p=p4"});
-  t.add("vote.sync.ballot.b32", {&vote<Vote::kBallot>, "4=p4"});
+  // Compilers write ".sync" first, hand-written PTX often last.
+  for (const auto& [before, after] : {std::pair<std::string, std::string>{".sync", ""}, {"", ".sync"}}) {
+    t.add("vote" + before + ".all" + after + ".pred", {&vote<Vote::kAll>, "p=p4"});
+    t.add("vote" + before + ".any" + after + ".pred", {&vote<Vote::kAny>, "p=p4"});
+    t.add("vote" + before + ".uni" + after + ".pred", {&vote<Vote::kUniform>, "p=p4"});
+    t.add("vote" + before + ".ballot" + after + ".b32", {&vote<Vote::kBallot>, "4=p4"});
+  }
   t.add("match.any.sync.b32", {&match<u32, false>, "4=44"});
   t.add("match.any.sync.b64", {&match<u64, false>, "4=84"});
   t.add("match.all.sync.b32", {&match<u32, true>, "4?=44"});

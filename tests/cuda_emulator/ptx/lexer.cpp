@@ -58,8 +58,10 @@ class Lexer {
       return {Token::Kind::kPunctuation, source_.substr(begin, 1), line_};
     }
     const bool number = std::isdigit(static_cast<unsigned char>(c));
+    const bool directive = c == '.';  // ".reg.b16" is two
     bool opcode = false;
     while (is_word(at(position_)) || (opcode && at(position_) == ':' && at(position_ + 1) == ':')) {
+      if (directive && position_ > begin && at(position_) == '.') break;
       if (at(position_) == ':') ++position_;
       opcode = opcode || (at(position_) == '.' && !number);
       ++position_;
