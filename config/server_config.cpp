@@ -159,7 +159,7 @@ void add_model_options(CLI::App& command, ModelOptions& o) {
           one_of({"auto", "cpu", "cuda"}));
   declare(command, "--cpu-kernels", o.cpu_kernels,
           "Instruction set of the CPU kernels; without it the best that the processor has",
-          one_of({"scalar", "avx2", "avx512", "avx512bf16"}));
+          one_of({"scalar", "avx2", "avx512", "avx512bf16", "amx"}));
   declare(command, "--arithmetic", o.arithmetic, "bf16, or f32: the slow reference mode, weights as stored",
           one_of({"bf16", "f32"}));
   declare(command, "--threads", o.threads, "Threads that compute; 0: one per core", in_range(0, 1024));
