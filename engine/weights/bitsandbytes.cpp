@@ -6,21 +6,13 @@
 #include <stdexcept>
 
 #include "engine/backend/check.h"
+#include "engine/weights/quantize_rules.h"
 #include "engine/weights/safetensors.h"
 
 namespace tramontane {
 namespace {
 
 using nlohmann::json;
-
-// bitsandbytes' own tables (functional.py); a file carries its own copy, which must say the same.
-constexpr std::array<float, 16> kFp4{
-    0.0f,  0x1.555556p-8f,  0x1.555556p-1f,  1.0f,  0x1.555556p-2f,  0.5f,  0x1.555556p-3f,  0.25f,
-    -0.0f, -0x1.555556p-8f, -0x1.555556p-1f, -1.0f, -0x1.555556p-2f, -0.5f, -0x1.555556p-3f, -0.25f};
-constexpr std::array<float, 16> kNf4{-1.0f,           -0x1.647362p-1f, -0x1.0cd660p-1f, -0x1.946540p-2f,
-                                     -0x1.23449ap-2f, -0x1.7a6a7ep-3f, -0x1.74f0e2p-4f, 0.0f,
-                                     0x1.45f5fep-4f,  0x1.4995c6p-3f,  0x1.f809bap-3f,  0x1.5a0674p-2f,
-                                     0x1.c34970p-2f,  0x1.200f56p-1f,  0x1.722766p-1f,  1.0f};
 
 [[noreturn]] void fail(const StoredTensor& tensor, const std::string& fault) {
   throw std::runtime_error(tensor.where() + ": " + fault);
@@ -82,7 +74,8 @@ std::array<float, 16> read_map(const StoredTensor& tensor, bool fp4) {
   check_tensor(tensor, "F32", 16);
   std::array<float, 16> map;
   std::memcpy(map.data(), tensor.bytes.data(), sizeof map);
-  if (map != (fp4 ? kFp4 : kNf4))
+  // The file carries its own copy of the library's table, which must say the same.
+  if (map != bitsandbytes_table(fp4 ? FourBit::fp4 : FourBit::nf4))
     fail(tensor, std::string("is not bitsandbytes' ") + (fp4 ? "FP4" : "NF4") + " table");
   return map;
 }

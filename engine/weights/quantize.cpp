@@ -1,5 +1,8 @@
 #include "engine/weights/quantize.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <map>
@@ -60,6 +63,15 @@ struct Item {
 bool is_projection(Role role) {
   return role == Role::wq || role == Role::wk || role == Role::wv || role == Role::wo || role == Role::w1 ||
          role == Role::w2 || role == Role::w3;
+}
+
+// Mapped pages that have been read count as the process's memory until someone needs the room. This hands
+// them back at once; a hint, without effect on what memory of any kind holds.
+void release_pages(std::span<const std::byte> bytes) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size()) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_PAGEOUT);
 }
 
 class Quantizer {
@@ -188,21 +200,27 @@ class Quantizer {
     return row / d * d + row % (d / 2) * 2 + row % d / (d / 2);
   }
 
-  RowReader reader(const Item& item) const {
+  std::vector<std::vector<std::byte>> encode(const Item& item) {
+    const auto rows = static_cast<uint64_t>(std::max<int64_t>(item.plan.rows, 1));
+    const RowProgress progress = [&](int64_t done) {
+      progress_(done_ + item.source_bytes * static_cast<uint64_t>(done) / rows, report_.bytes_read);
+    };
     if (item.plan.rows == 0) {
-      return [values = source_->vector(item.role, item.layer)](int64_t, std::span<float> out) {
-        std::ranges::copy(values, out.begin());
-      };
+      const std::vector<float> values = source_->vector(item.role, item.layer);
+      const RowReader copy = [&](int64_t, std::span<float> out) { std::ranges::copy(values, out.begin()); };
+      return encode_tensor(item.plan, copy, threads_, progress);
     }
-    return [this, role = item.role, matrix = source_->matrix(item.role, item.layer)](
-               int64_t row, std::span<float> out) { dequantize_row(matrix, source_row(role, row), out); };
+    const HostMatrix matrix = source_->matrix(item.role, item.layer);
+    const RowReader dequantize = [&](int64_t row, std::span<float> out) {
+      dequantize_row(matrix, source_row(item.role, row), out);
+    };
+    auto parts = encode_tensor(item.plan, dequantize, threads_, progress);
+    release_pages(matrix.codes);
+    return parts;
   }
 
   void write(const Item& item, CheckpointWriter& writer) {
-    const auto rows = static_cast<uint64_t>(std::max<int64_t>(item.plan.rows, 1));
-    const auto parts = encode_tensor(item.plan, reader(item), threads_, [&](int64_t done) {
-      progress_(done_ + item.source_bytes * static_cast<uint64_t>(done) / rows, report_.bytes_read);
-    });
+    const auto parts = encode(item);
     const std::vector<TensorSpec> specs = specs_of(item.plan);
     for (size_t i = 0; i < specs.size(); ++i) writer.write(specs[i].name, parts[i]);
     done_ += item.source_bytes;
