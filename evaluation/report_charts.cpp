@@ -306,6 +306,9 @@ std::string flip_scatter(const Comparison& c) {
     svg.rect(left, y(0), size, top + size - y(0), "class=\"band\"");
     svg.line(left, y(0), left + size, y(0), "class=\"axis\"");
     svg.line(left, y(0), left + size, y(reach), "class=\"grid\"");
+    svg.text(left + size - 4, y(0) + 16, "class=\"tick\" text-anchor=\"end\"",
+             fmt::format("before {:.1f} →", reach));
+    svg.text(left + 4, top + 12, "class=\"tick\"", fmt::format("↑ after {:.1f}", reach));
     svg.text(left, top - 6, fill(c, k, "class=\"name\""), short_label(column));
     svg.text(left + 6, top + size - 8, "class=\"tick\"",
              fmt::format("flipped: {} of {}", column.choices.flips.size(), c.items.size()));

@@ -176,9 +176,10 @@ std::string flip_list(const Comparison& c) {
   for (size_t i = 0; i < c.columns.size(); ++i) {
     const auto& flips = c.columns[i].choices.flips;
     out += fmt::format(
-        "<details><summary><span class=\"ask\" style=\"color:{}\">{}</span>{}</summary><div "
+        "<details{}><summary><span class=\"ask\" style=\"color:{}\">{}</span>{}</summary><div "
         "class=\"answers\">\n",
-        column_color(c, i), escape_html(column_label(c.columns[i])), flips.size());
+        flips.empty() || flips.size() > 20 ? "" : " open", column_color(c, i),
+        escape_html(column_label(c.columns[i])), flips.size());
     for (size_t k = 0; k < std::min(flips.size(), kShownFlips); ++k) {
       const ChoiceFlip& flip = flips[k];
       const ChoiceItem& item = c.items[flip.item];

@@ -31,7 +31,6 @@ p.lead, p.note { color: var(--soft); max-width: 72ch; margin: 0 0 18px; }
 .dots { display: flex; flex-wrap: wrap; gap: 4px; }
 .dots i { width: 9px; height: 9px; border-radius: 50%; background: var(--line); }
 .dots i.on { background: var(--own); }
-.dots i.hot { background: var(--own); box-shadow: 0 0 0 2px var(--card), 0 0 0 3.5px var(--own); margin: 0 2px; }
 .panel { background: var(--card); border: 1px solid var(--line); border-radius: 14px; padding: 22px 20px 14px; overflow-x: auto; }
 svg { display: block; width: 100%; min-width: 640px; height: auto; }
 svg text { font-size: 13px; fill: var(--ink); font-family: inherit; }
@@ -41,10 +40,11 @@ svg .curve { fill: none; stroke-width: 2.5; stroke-linejoin: round; } svg .mean 
 svg .band { fill: var(--band); } svg .dot { fill-opacity: .72; stroke: var(--card); stroke-width: 1; } svg .dot:hover { fill-opacity: 1; stroke: var(--ink); }
 svg .track { fill: var(--band); } svg .stayed { fill: var(--same); fill-opacity: .45; } svg .stereotype { fill: var(--bad); } svg .other { fill: var(--c5); }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: 14px; }
-th, td { text-align: right; padding: 6px 12px; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { text-align: right; padding: 6px 12px; border-bottom: 1px solid var(--line); }
+td:not(:first-child) { min-width: 92px; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { border-bottom: 2px solid var(--own, var(--line)); }
-td .meaning { display: block; color: var(--soft); font-size: 12px; white-space: normal; max-width: 34ch; }
+td .meaning { display: block; color: var(--soft); font-size: 12px; white-space: normal; min-width: 150px; max-width: 34ch; }
 details { background: var(--card); border: 1px solid var(--line); border-radius: 12px; margin: 0 0 10px; }
 summary { cursor: pointer; padding: 12px 18px; font-weight: 600; display: flex; gap: 14px; align-items: center; list-style: none; }
 summary::-webkit-details-marker { display: none; }

@@ -72,16 +72,24 @@ void add_choices(std::vector<ReportRow>& rows, const Comparison& c) {
           return beyond ? std::to_string(*beyond) : "-";
         });
   }
-  add(rows, c, "left \"unknown\"", "of the items where the reference chose unknown",
-      [](const CompareColumn& x) { return count_of(x.choices.left_unknown, x.choices.reference_unknown); });
-  add(rows, c, "to the stereotype", "of the same items, now the stereotyped option",
-      [](const CompareColumn& x) {
-        return count_of(x.choices.unknown_to_stereotype, x.choices.reference_unknown);
-      });
-  add(rows, c, "right, ref.", "items with gold where the reference chose it",
-      [](const CompareColumn& x) { return count_of(x.choices.reference_right, x.choices.gold_items); });
-  add(rows, c, "right", "the same for the candidate",
-      [](const CompareColumn& x) { return count_of(x.choices.candidate_right, x.choices.gold_items); });
+  const auto any = [&](std::optional<int32_t> ChoiceItem::*field) {
+    return std::any_of(c.items.begin(), c.items.end(),
+                       [=](const ChoiceItem& item) { return (item.*field).has_value(); });
+  };
+  if (any(&ChoiceItem::unknown)) {
+    add(rows, c, "left \"unknown\"", "of the items where the reference chose unknown",
+        [](const CompareColumn& x) { return count_of(x.choices.left_unknown, x.choices.reference_unknown); });
+    add(rows, c, "to the stereotype", "of the same items, now the stereotyped option",
+        [](const CompareColumn& x) {
+          return count_of(x.choices.unknown_to_stereotype, x.choices.reference_unknown);
+        });
+  }
+  if (any(&ChoiceItem::gold)) {
+    add(rows, c, "right, ref.", "items with gold where the reference chose it",
+        [](const CompareColumn& x) { return count_of(x.choices.reference_right, x.choices.gold_items); });
+    add(rows, c, "right", "the same for the candidate",
+        [](const CompareColumn& x) { return count_of(x.choices.candidate_right, x.choices.gold_items); });
+  }
   add(rows, c, "margin change", "largest change of a preference between two options, nats per token",
       [](const CompareColumn& x) { return fmt::format("{:.2g}", x.choices.max_margin_change); });
 }
@@ -110,24 +118,6 @@ std::string flip_lines(const Comparison& c) {
   return out.empty()
              ? out
              : "\nflips, with the likelihood ratio per token by which each preferred its own choice\n" + out;
-}
-
-std::string divergence_lines(const Comparison& c) {
-  std::string out;
-  for (const CompareColumn& column : c.columns) {
-    for (size_t i = 0; i < column.prompts.size(); ++i) {
-      const PromptDrift& prompt = column.prompts[i];
-      if (!prompt.first_divergence) continue;
-      const PositionDrift& p = prompt.positions[*prompt.first_divergence];
-      out += fmt::format("  {}, prompt {} after {} tokens: \"{}\" ({} : 1) -> \"{}\" ({} : 1)\n",
-                         column.model.name, i + 1, *prompt.first_divergence,
-                         one_line(prompt.reference_token, 24), ratio_text(p.reference_margin),
-                         one_line(prompt.candidate_token, 24), ratio_text(p.candidate_margin));
-    }
-  }
-  return out.empty()
-             ? out
-             : "\nfirst divergences, with the likelihood ratio by which each preferred its own token\n" + out;
 }
 
 // Names come from directories, formats from files: none of them steers the terminal.
@@ -183,7 +173,7 @@ std::string text_report(const Comparison& comparison) {
     out += '\n';
   }
   if (comparison.noise()) out += "\nnoise floor: the reference itself in F32 arithmetic instead of BF16\n";
-  return without_controls(out + divergence_lines(comparison) + flip_lines(comparison));
+  return without_controls(out + flip_lines(comparison));
 }
 
 }  // namespace tramontane
