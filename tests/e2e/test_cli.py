@@ -65,7 +65,7 @@ def test_options_are_the_readmes_table():
         (["generate", "--model", MODEL, "--prompt", "x", "--chat-template", "chatml"], ["<|im_start|>"]),
         (["inspect", "--model", "/nonexistent"], ["/nonexistent"]),
         (["tokenize", "--tokenizer", "/nonexistent"], ["/nonexistent"]),
-        (["logits", "--model", MODEL, "--ids", "/nonexistent", "--out", "/tmp/x"], ["/nonexistent"]),
+        (["logits", "--model", MODEL, "--ids", "/nonexistent", "--out", "x.safetensors"], ["/nonexistent"]),
     ],
 )
 def test_failures_are_one_line(arguments, words):
