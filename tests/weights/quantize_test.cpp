@@ -182,8 +182,8 @@ TEST(Quantize, WritesSeveralFilesWithAnIndex) {
   EXPECT_TRUE(fs::exists(dir.path() / "many" / "model.safetensors.index.json"));
   EXPECT_GT(expect_same_tensors(dir.path() / "many", dir.path() / "one"), 90u);
   // Every tensor lies where its elements are aligned, the odd-sized quant_state texts notwithstanding.
-  for (const StoredTensor* tensor :
-       read_safetensors_folder(dir.path() / "many", "model.safetensors").table.unused()) {
+  const auto many = read_safetensors_folder(dir.path() / "many", "model.safetensors");
+  for (const StoredTensor* tensor : many.table.unused()) {
     const auto address = reinterpret_cast<uintptr_t>(tensor->bytes.data());
     const size_t width = tensor->dtype == "F32" ? 4 : tensor->dtype == "U8" ? 1 : 2;
     EXPECT_EQ(address % width, 0u) << tensor->name;
