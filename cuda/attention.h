@@ -1,0 +1,26 @@
+// Paged attention (backend.h, attention): decode and prefill rows mixed in one call. A sequence with kv_len 0
+// is padding: its rows are written as zeros.
+//
+// A row's keys are walked in chunks of a fixed length at fixed absolute positions, each chunk from a fresh
+// softmax state, and the chunks' partial results are merged in order. Decode gives chunks to blocks, prefill
+// walks them in one block: the same sums either way, so the same bits (decision 5).
+#pragma once
+
+#include <cstddef>
+
+#include "cuda/launch.h"
+#include "engine/backend/backend.h"
+
+namespace tramontane::cuda {
+
+// Scratch that a step of at most max_tokens rows of at most max_sequences sequences of at most max_kv keys
+// needs, in bytes.
+size_t attention_workspace_bytes(const AttentionShape& shape, int32_t max_tokens, int32_t max_sequences,
+                                 int32_t max_kv);
+
+// `workspace`: at least attention_workspace_bytes of the batch's own n_tokens, n_seqs, max_kv. The grid
+// depends only on n_tokens, n_seqs, max_q and max_kv, which are part of a captured graph's key.
+void launch_attention(Stream stream, TensorView qkv, const BatchView& batch, const AttentionShape& shape,
+                      KvLayer kv, TensorView out, std::byte* workspace);
+
+}  // namespace tramontane::cuda
