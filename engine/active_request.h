@@ -1,0 +1,54 @@
+// ActiveRequest: a request from the moment it is accepted until its last answer is finished, with the n
+// sequences that answer it. Plain data: made by the submitting thread, then the engine thread's alone.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "config/model_config.h"
+#include "engine/request.h"
+#include "engine/sequence.h"
+
+namespace tramontane {
+
+using SteadyTime = std::chrono::steady_clock::time_point;
+
+inline double seconds_between(SteadyTime from, SteadyTime to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+struct ActiveRequest;
+
+// One of a request's n sequences, as the engine sees it.
+struct Answer : Sequence {
+  ActiveRequest* owner = nullptr;
+  int32_t index = 0;
+  bool finished = false;
+};
+
+// Every sequence that the engine hands to the scheduler is an Answer.
+inline Answer& answer_of(Sequence* sequence) {
+  return static_cast<Answer&>(*sequence);
+}
+
+struct ActiveRequest {
+  GenerateRequest request;
+  std::shared_ptr<Generation> generation;
+  std::vector<Answer> answers;  // [n]
+  SequenceGroup group;
+  std::vector<int32_t> end_ids;  // what ends an answer: the model's own ids unless ignored, and the request's
+  int32_t n_unfinished = 0;
+  bool started = false;  // a row of it has been planned: it no longer counts as queued
+  bool has_token = false;
+  SteadyTime submitted_at, started_at, first_token_at;
+
+  int64_t n_prompt() const { return static_cast<int64_t>(request.prompt.size()); }
+};
+
+// A checked request with all the memory that its answers can come to need, so that the engine thread
+// allocates nothing for them.
+std::unique_ptr<ActiveRequest> make_active_request(GenerateRequest request, const ModelConfig& config);
+
+}  // namespace tramontane
