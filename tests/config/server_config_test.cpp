@@ -8,6 +8,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tests/support/case_name.h"
+
 namespace tramontane {
 namespace {
 
@@ -124,7 +126,10 @@ INSTANTIATE_TEST_SUITE_P(
                     BadValue{"--queue-timeout", "nan"}, BadValue{"--drain-timeout", "-0.1"},
                     BadValue{"--kv-cache-bytes", "4XB"}, BadValue{"--kv-cache-bytes", "99999999TiB"},
                     BadValue{"--max-body-bytes", "4294967296"}, BadValue{"--backend", "tpu"},
-                    BadValue{"--log-level", "loud"}, BadValue{"--chat-template", "v9"}));
+                    BadValue{"--log-level", "loud"}, BadValue{"--chat-template", "v9"}),
+    [](const auto& test) {
+      return case_name(test.index, std::string(test.param.flag).substr(2) + " " + test.param.value);
+    });
 
 TEST_F(ServerConfigTest, ModelIsRequired) {
   EXPECT_THAT(error_of({}), HasSubstr("--model is required"));

@@ -6,6 +6,7 @@
 #include "server/json_body.h"
 #include "server/request_fields.h"
 #include "tests/server/fake_tokenizer.h"
+#include "tests/support/case_name.h"
 
 namespace tramontane {
 namespace {
@@ -112,7 +113,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{R"("response_format": {"type": "xml"})", "response_format.type"},
         BadCase{R"("response_format": {})", "response_format.type"},
         BadCase{R"("structured_outputs": {"choice": ["a"]})", "structured_outputs"},
-        BadCase{R"("functions": [])", "functions"}));
+        BadCase{R"("functions": [])", "functions"}),
+    [](const auto& test) { return case_name(test.index, test.param.fields); });
 
 TEST(OpenAiRequest, TakesEveryParameter) {
   const ParsedRequest parsed = parse_chat(

@@ -1,0 +1,30 @@
+// Names for parameterised cases that are told apart by a text with signs in it: gtest takes letters, digits
+// and underscores only.
+#pragma once
+
+#include <cctype>
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace tramontane {
+
+// Case 3 of `"temperature": -1` is "3_temperature_minus1"; the index keeps names apart that differ in signs
+// only.
+inline std::string case_name(size_t index, std::string_view text) {
+  std::string name = std::to_string(index);
+  bool in_word = false;
+  for (const char sign : text.substr(0, 60)) {
+    const bool word = std::isalnum(static_cast<unsigned char>(sign)) || sign == '-';
+    if (word && !in_word) name += '_';
+    in_word = word;
+    if (sign == '-') {
+      name += "minus";
+    } else if (word) {
+      name += sign;
+    }
+  }
+  return name;
+}
+
+}  // namespace tramontane
