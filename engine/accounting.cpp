@@ -47,7 +47,7 @@ uint64_t& counter_of(EngineStats& counts, FinishReason reason) {
 void Accounting::begin(const SchedulePlan& plan) {
   counts.preemptions += plan.preempted.size();
   for (Sequence* sequence : plan.admitted) {
-    ActiveRequest& active = *answer_of(sequence).owner;
+    ActiveRequest& active = *as_active(sequence).owner;
     if (active.started) continue;
     active.started = true;
     active.started_at = std::chrono::steady_clock::now();
@@ -62,7 +62,7 @@ void Accounting::account(const SchedulePlan& plan, std::span<const float> logits
                          std::span<const std::optional<int32_t>> tokens) {
   for (size_t i = 0; i < plan.chunks.size(); ++i) {
     const Chunk& chunk = plan.chunks[i];
-    Answer& answer = answer_of(chunk.sequence);
+    ActiveSequence& answer = as_active(chunk.sequence);
     const size_t n_values = static_cast<size_t>(chunk.n_logits) * vocab_;
     const std::span<const float> rows = logits.first(n_values);
     logits = logits.subspan(n_values);
@@ -80,7 +80,7 @@ void Accounting::account(const SchedulePlan& plan, std::span<const float> logits
 
 // Prompt rows: row r tells how likely the prompt's token r + 1 was.
 void Accounting::report_scores(const Chunk& chunk, std::span<const float> rows) {
-  Answer& answer = answer_of(chunk.sequence);
+  ActiveSequence& answer = as_active(chunk.sequence);
   const int32_t n_scores = chunk.n_logits - (chunk.samples ? 1 : 0);
   const int32_t first_row = answer.n_computed + chunk.n_tokens - chunk.n_logits;
   Generation& generation = *answer.owner->generation;
@@ -98,7 +98,8 @@ void Accounting::report_scores(const Chunk& chunk, std::span<const float> rows) 
   }
 }
 
-void Accounting::take_token(Answer& answer, std::optional<int32_t> token, std::span<const float> logits) {
+void Accounting::take_token(ActiveSequence& answer, std::optional<int32_t> token,
+                            std::span<const float> logits) {
   const std::vector<int32_t>& end_ids = answer.owner->end_ids;
   if (!token) {
     spdlog::error(
@@ -112,7 +113,7 @@ void Accounting::take_token(Answer& answer, std::optional<int32_t> token, std::s
   if (answer.n_output() == answer.max_tokens) finish(answer, FinishReason::length);
 }
 
-void Accounting::send_token(Answer& answer, int32_t token, std::span<const float> logits) {
+void Accounting::send_token(ActiveSequence& answer, int32_t token, std::span<const float> logits) {
   ActiveRequest& active = *answer.owner;
   Generation& generation = *active.generation;
   answer.tokens.push_back(token);
@@ -127,7 +128,7 @@ void Accounting::send_token(Answer& answer, int32_t token, std::span<const float
   generation.events.push(event);
 }
 
-void Accounting::finish(Answer& answer, FinishReason reason) {
+void Accounting::finish(ActiveSequence& answer, FinishReason reason) {
   ActiveRequest& active = *answer.owner;
   scheduler_.finish(&answer);
   answer.finished = true;

@@ -28,15 +28,15 @@ class Accounting {
                std::span<const std::optional<int32_t>> tokens);
   // The answer's one finishing event, the last thing that the client hears of it. It also leaves the
   // scheduler.
-  void finish(Answer& answer, FinishReason reason);
+  void finish(ActiveSequence& answer, FinishReason reason);
 
   // The engine adds the gauges of a step and publishes them.
   EngineStats counts;
 
  private:
   void report_scores(const Chunk& chunk, std::span<const float> rows);
-  void take_token(Answer& answer, std::optional<int32_t> token, std::span<const float> logits);
-  void send_token(Answer& answer, int32_t token, std::span<const float> logits);
+  void take_token(ActiveSequence& answer, std::optional<int32_t> token, std::span<const float> logits);
+  void send_token(ActiveSequence& answer, int32_t token, std::span<const float> logits);
   void close(ActiveRequest& request);
 
   const size_t vocab_;

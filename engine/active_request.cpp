@@ -28,7 +28,7 @@ std::vector<int32_t> end_ids_of(const SamplingParams& sampling, const ModelConfi
   return ids;
 }
 
-void fill_answer(Answer& answer, ActiveRequest& owner, int32_t index) {
+void fill_answer(ActiveSequence& answer, ActiveRequest& owner, int32_t index) {
   const GenerateRequest& request = owner.request;
   const size_t length = request.prompt.size() + static_cast<size_t>(request.sampling.max_tokens);
   answer.owner = &owner;

@@ -22,21 +22,21 @@ inline double seconds_between(SteadyTime from, SteadyTime to) {
 struct ActiveRequest;
 
 // One of a request's n sequences, as the engine sees it.
-struct Answer : Sequence {
+struct ActiveSequence : Sequence {
   ActiveRequest* owner = nullptr;
   int32_t index = 0;
   bool finished = false;
 };
 
-// Every sequence that the engine hands to the scheduler is an Answer.
-inline Answer& answer_of(Sequence* sequence) {
-  return static_cast<Answer&>(*sequence);
+// Every sequence that the engine hands to the scheduler is an ActiveSequence.
+inline ActiveSequence& as_active(Sequence* sequence) {
+  return static_cast<ActiveSequence&>(*sequence);
 }
 
 struct ActiveRequest {
   GenerateRequest request;
   std::shared_ptr<Generation> generation;
-  std::vector<Answer> answers;  // [n]
+  std::vector<ActiveSequence> answers;  // [n]
   SequenceGroup group;
   std::vector<int32_t> end_ids;  // what ends an answer: the model's own ids unless ignored, and the request's
   int32_t n_unfinished = 0;

@@ -182,7 +182,7 @@ std::span<const std::optional<int32_t>> Engine::Impl::sample(const SchedulePlan&
     const std::span<const float> rows = logits.first(static_cast<size_t>(chunk.n_logits) * vocab);
     logits = logits.subspan(rows.size());
     if (!chunk.samples) continue;
-    const Answer& answer = answer_of(chunk.sequence);
+    const ActiveSequence& answer = as_active(chunk.sequence);
     const ActiveRequest& active = *answer.owner;
     const SamplingParams& params = active.request.sampling;
     const bool may_end = answer.n_output() >= params.min_tokens;
@@ -213,7 +213,7 @@ bool Engine::Impl::wait_for_work() {
 void Engine::Impl::enqueue(ActiveRequest& request) {
   const uint64_t root =
       options_.prefix_cache ? blocks_.root_of(request.request.cache_salt) : blocks_.new_root();
-  for (Answer& answer : request.answers) {
+  for (ActiveSequence& answer : request.answers) {
     answer.id = next_id_++;
     answer.cache_root = root;
     scheduler_.add(&answer);
@@ -226,7 +226,7 @@ void Engine::Impl::drop_cancelled(SteadyTime now) {
     const bool gone = active->generation->cancelled.load(std::memory_order_relaxed);
     const bool waited = options_.queue_timeout > 0 && !active->started &&
                         seconds_between(active->submitted_at, now) > options_.queue_timeout;
-    for (Answer& answer : active->answers) {
+    for (ActiveSequence& answer : active->answers) {
       if (answer.finished) continue;
       if (gone || active->generation->sequence_cancelled[answer.index].load(std::memory_order_relaxed)) {
         accounting_.finish(answer, FinishReason::cancelled);
@@ -250,7 +250,7 @@ void Engine::Impl::finish_all(FinishReason reason) {
   inbox_.close(active_);
   for (size_t i = n_known; i < active_.size(); ++i) enqueue(*active_[i]);
   for (const auto& active : active_) {
-    for (Answer& answer : active->answers) {
+    for (ActiveSequence& answer : active->answers) {
       if (!answer.finished) accounting_.finish(answer, reason);
     }
   }
