@@ -136,4 +136,11 @@ __device__ __forceinline__ uint32_t pack_bf16x2(float low, float high) {
   return d;
 }
 
+// 2^x within 2 ulp; exactly 1 at 0, exactly 0 at -infinity. Results below 2^-126 are 0.
+__device__ __forceinline__ float exp2_approx(float x) {
+  float d;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(d) : "f"(x));
+  return d;
+}
+
 }  // namespace tramontane::cuda::ptx

@@ -2,8 +2,6 @@
 // the rotation, so that an operation has the same bits wherever it is computed. Device code only.
 #pragma once
 
-#include <cuda_bf16.h>
-
 #include <cstdint>
 
 namespace tramontane::cuda {
@@ -100,12 +98,6 @@ __device__ inline float silu_mul(float gate, float up) {
 __device__ inline float2 rotate(float2 pair, float2 turn) {
   return {__fsub_rn(__fmul_rn(pair.x, turn.x), __fmul_rn(pair.y, turn.y)),
           __fadd_rn(__fmul_rn(pair.x, turn.y), __fmul_rn(pair.y, turn.x))};
-}
-
-// Two floats as a word of BF16, `low` at the lower address.
-__device__ inline uint32_t bf16_pair(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
 }  // namespace tramontane::cuda

@@ -1,4 +1,7 @@
+#include <cuda_bf16.h>
+
 #include "cuda/check.cuh"
+#include "cuda/ptx.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/rope.h"
 
@@ -62,7 +65,8 @@ __global__ void __launch_bounds__(kThreads) rope_store_kv_kernel(RopeArguments a
   const int kv_head = head - a.n_heads - (is_value ? a.n_kv_heads : 0);
   PairsBf16<kPairs> stored;
 #pragma unroll
-  for (int i = 0; i < kPairs; ++i) stored.words[i] = bf16_pair(pairs.values[2 * i], pairs.values[2 * i + 1]);
+  for (int i = 0; i < kPairs; ++i)
+    stored.words[i] = ptx::pack_bf16x2(pairs.values[2 * i], pairs.values[2 * i + 1]);
   *reinterpret_cast<PairsBf16<kPairs>*>(page_element(a, slot, is_value ? 1 : 0, kv_head, d)) = stored;
 }
 

@@ -1,4 +1,7 @@
+#include <cuda_bf16.h>
+
 #include "cuda/check.cuh"
+#include "cuda/ptx.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/rowwise.h"
 
@@ -32,7 +35,7 @@ __device__ float4 add(float4 a, float4 b) {
 }
 
 __device__ void store_bf16(__nv_bfloat16* to, float4 v) {
-  *reinterpret_cast<uint2*>(to) = {bf16_pair(v.x, v.y), bf16_pair(v.z, v.w)};
+  *reinterpret_cast<uint2*>(to) = {ptx::pack_bf16x2(v.x, v.y), ptx::pack_bf16x2(v.z, v.w)};
 }
 
 // All threads have their share of squares; the row's scale.
@@ -53,15 +56,21 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t row = blockIdx.x;
   float* x_row = x.at(row);
   const float* delta_row = delta.data != nullptr ? delta.at(row) : nullptr;
-  float4 held[kQuads];
+  float4 held[kQuads], added[kQuads];
+  // All loads come before the first store: the compiler must not move a load above a store that it may see.
+#pragma unroll
+  for (int i = 0; i < kQuads; ++i) {
+    const int at = (i * kThreads + static_cast<int>(threadIdx.x)) * 4;
+    held[i] = at < n ? *reinterpret_cast<const float4*>(x_row + at) : float4{};
+    if (delta_row != nullptr && at < n) added[i] = *reinterpret_cast<const float4*>(delta_row + at);
+  }
   float squares = 0.0f;
 #pragma unroll
   for (int i = 0; i < kQuads; ++i) {
     const int at = (i * kThreads + static_cast<int>(threadIdx.x)) * 4;
     if (at >= n) break;
-    held[i] = *reinterpret_cast<const float4*>(x_row + at);
     if (delta_row != nullptr) {
-      held[i] = add(held[i], *reinterpret_cast<const float4*>(delta_row + at));
+      held[i] = add(held[i], added[i]);
       *reinterpret_cast<float4*>(x_row + at) = held[i];
     }
     squares = add_squares(squares, held[i]);
