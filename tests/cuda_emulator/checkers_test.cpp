@@ -94,6 +94,23 @@ TEST_F(Checkers, RacecheckFindsCopyIntoAStageThatOthersStillRead) {
   expect_fault(cudaErrorLaunchFailure, "shared memory race", "stage_overwritten_kernel");
 }
 
+TEST_F(Checkers, RacecheckFindsWhatABlockReadsUnpublished) {
+  for (const Publish how : {Publish::kNothing, Publish::kTooEarly}) {
+    cudaDeviceReset();
+    Checkers::SetUp();
+    DeviceArray<unsigned> counter(std::vector<unsigned>{0});
+    race_between_blocks(how, x_, y_, counter.get(), y_ + 100);
+    expect_fault(cudaErrorLaunchFailure, "with no __threadfence() after it", "between_blocks_kernel");
+  }
+  for (const Publish how : {Publish::kFence, Publish::kRelease}) {
+    cudaDeviceReset();
+    Checkers::SetUp();
+    DeviceArray<unsigned> counter(std::vector<unsigned>{0});
+    for (int launch = 0; launch < 3; ++launch) race_between_blocks(how, x_, y_, counter.get(), y_ + 100);
+    expect_fine();
+  }
+}
+
 TEST_F(Checkers, CheckersCanBeSwitchedOff) {
   ASSERT_TRUE(set("RACECHECK", "0"));
   race_between_warps(x_, y_);

@@ -12,11 +12,11 @@
 namespace tramontane::emulator {
 namespace {
 
-u8* reserve(u64 bytes, int protection) {
+void* reserve(u64 bytes, int protection) {
   void* p = mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED)
     throw std::runtime_error("PTX emulator: cannot reserve address space for the device's memory");
-  return static_cast<u8*>(p);
+  return p;
 }
 
 // The entry of `ranges` that begins at or before the address; end() when there is none.
@@ -36,6 +36,10 @@ bool lookup(const std::map<u64, u64>& ranges, u64 address, u64 bytes, AddressRan
 
 }  // namespace
 
+void* reserve_zeros(u64 bytes) {
+  return reserve(bytes, PROT_READ | PROT_WRITE);
+}
+
 DeviceMemory& DeviceMemory::instance() {
   static auto* memory =
       new DeviceMemory;  // never destroyed: programs free device memory in static destructors
@@ -44,9 +48,9 @@ DeviceMemory& DeviceMemory::instance() {
 
 DeviceMemory::DeviceMemory() {
   device_ = reinterpret_cast<u64>(reserve(kArenaBytes, PROT_NONE));
-  distance_ = reinterpret_cast<u64>(reserve(kArenaBytes, PROT_READ | PROT_WRITE)) - device_;
-  shadow_ = reserve(kArenaBytes, PROT_READ | PROT_WRITE);
-  pages_ = reserve(kArenaBytes / kPage, PROT_READ | PROT_WRITE);
+  distance_ = reinterpret_cast<u64>(reserve_zeros(kArenaBytes)) - device_;
+  shadow_ = static_cast<u8*>(reserve_zeros(kArenaBytes));
+  pages_ = static_cast<u8*>(reserve_zeros(kArenaBytes / kPage));
   next_ = device_ + kPage;
 }
 

@@ -9,6 +9,9 @@
 
 namespace tramontane::emulator {
 
+// Address space, all zeros, that takes memory only where it is written.
+void* reserve_zeros(u64 bytes);
+
 struct AddressRange {
   u64 begin = 0;
   u64 end = 0;
@@ -35,6 +38,8 @@ class DeviceMemory {
   void add_host(const void* begin, u64 bytes);
   bool remove_host(const void* begin);
 
+  static constexpr u64 kArenaBytes = 1ull << 40;
+  u64 offset(u64 address) const { return address - device_; }
   bool is_device(u64 address) const { return address - device_ < kArenaBytes; }
   bool is_pinned(u64 address, u64 bytes) const;
   // The live allocation (device or pinned) that holds the whole range; false when there is none.
@@ -59,7 +64,6 @@ class DeviceMemory {
   u64 used() const;
 
  private:
-  static constexpr u64 kArenaBytes = 1ull << 40;
   static constexpr u64 kPage = 4096;
   static constexpr u8 kWholePageDefined = 1;
 

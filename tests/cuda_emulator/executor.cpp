@@ -154,8 +154,9 @@ void set_specials(Warp& warp) {
 // Runs blocks one after the other; keeps their memory between them.
 class BlockRunner {
  public:
-  BlockRunner(const Launch& launch, u64 seed) : launch_(launch), random_(seed) {
+  BlockRunner(const Launch& launch, FenceCounts fences, u64 seed) : launch_(launch), random_(seed) {
     block_.launch = &launch;
+    block_.fences = fences;
     block_.threads = static_cast<u32>(launch.block.volume());
     block_.warps.resize((block_.threads + kLanes - 1) / kLanes);
     registers_.resize(launch.kernel->register_bytes * block_.warps.size() + kAlignment);
@@ -164,6 +165,7 @@ class BlockRunner {
   }
 
   void run(u64 number) {
+    block_.number = static_cast<u32>(number);
     block_.index = {static_cast<u32>(number % launch_.grid.x),
                     static_cast<u32>(number / launch_.grid.x % launch_.grid.y),
                     static_cast<u32>(number / launch_.grid.x / launch_.grid.y)};
@@ -235,6 +237,8 @@ struct BlockOrder {
 void run_launch(const Launch& launch) {
   const u64 count = launch.grid.volume();
   const BlockOrder order(count, options().seed + launch.id);
+  std::vector<std::atomic<u32>> fences(
+      options().racecheck && count > 1 && count <= GlobalRaces::kMostBlocks ? count : 0);
   std::atomic<u64> next{0};
   std::atomic<bool> failed{false};
   std::mutex mutex;
@@ -243,7 +247,8 @@ void run_launch(const Launch& launch) {
     try {
       u64 k = next++;
       if (k >= count) return;
-      BlockRunner runner(launch, options().seed * 0x9e3779b97f4a7c15ull + launch.id + k);
+      BlockRunner runner(launch, {launch.id, fences.empty() ? nullptr : fences.data()},
+                         options().seed * 0x9e3779b97f4a7c15ull + launch.id + k);
       for (; k < count && !failed; k = next++) runner.run(order[k]);
     } catch (...) {
       failed = true;

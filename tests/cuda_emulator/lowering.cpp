@@ -1,5 +1,6 @@
 #include "tests/cuda_emulator/lowering.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "tests/cuda_emulator/module.h"
@@ -20,6 +21,20 @@ Space space_in(const std::string& opcode) {
        {std::pair{".shared", Space::kShared}, {".local", Space::kLocal}, {".param", Space::kParam}})
     if (opcode.find(name) != opcode.npos) return space;
   return Space::kGlobal;
+}
+
+bool has(const std::string& opcode, std::initializer_list<const char*> modifiers) {
+  return std::any_of(modifiers.begin(), modifiers.end(),
+                     [&](const char* modifier) { return opcode.find(modifier) != opcode.npos; });
+}
+
+// Stores and atomics that publish what came before them, to more than their own block.
+bool releases(const std::string& opcode) {
+  return !opcode.starts_with("fence") && has(opcode, {".release", ".acq_rel"}) &&
+         has(opcode, {".gpu", ".sys"});
+}
+bool is_strong(const std::string& opcode) {
+  return has(opcode, {".volatile", ".relaxed", ".acquire", ".release"});
 }
 
 class Lowering {
@@ -264,7 +279,10 @@ class Lowering {
   void by_form(const ptx::Instruction& source, const std::string& opcode) {
     const Form* form = FormTable::instance().find(opcode);
     if (!form) throw Unsupported("no form " + opcode);
+    if (releases(source.opcode))
+      set_predicate(emit(FormTable::instance().find("fence.acq_rel.gpu")->handler), source);
     Instruction bound;
+    bound.strong = is_strong(source.opcode);
     bound.space = space_in(opcode);
     bound.aux = form->aux;
     const std::vector<Resize> resized = binder_.bind(*form, source, bound);

@@ -9,15 +9,6 @@
 namespace tramontane::emulator {
 namespace {
 
-std::string demangle(const std::string& name) {
-  int status = 0;
-  char* text = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
-  if (status != 0 || !text) return name;
-  std::string result(text);
-  std::free(text);
-  return result;
-}
-
 std::string coordinates(const Dim& d) {
   return "(" + std::to_string(d.x) + "," + std::to_string(d.y) + "," + std::to_string(d.z) + ")";
 }
@@ -51,6 +42,27 @@ bool in_allocation(Warp& warp, u64 address, u64 bytes) {
   return true;
 }
 
+// Null where nothing is to be kept or checked: one block, strong accesses, pinned memory.
+const FenceCounts* watched(const Warp& warp, const Instruction& i, u64 address, Access access) {
+  const FenceCounts& fences = warp.block->fences;
+  const bool plain = access != Access::kAtomic && !i.strong;
+  return fences.of_block && plain && DeviceMemory::instance().is_device(address) ? &fences : nullptr;
+}
+
+void note_write(const Warp& warp, const Instruction& i, u64 address, u64 bytes) {
+  if (const FenceCounts* fences = watched(warp, i, address, Access::kWrite))
+    GlobalRaces::instance().wrote(*fences, warp.block->number, DeviceMemory::instance().offset(address),
+                                  bytes);
+}
+
+std::optional<u32> unpublished(const Warp& warp, const Instruction& i, u64 address, u64 bytes,
+                               Access access) {
+  const FenceCounts* fences = watched(warp, i, address, access);
+  if (!fences) return std::nullopt;
+  return GlobalRaces::instance().unpublished(*fences, warp.block->number,
+                                             DeviceMemory::instance().offset(address), bytes);
+}
+
 u8* resolve_global(Warp& warp, const Instruction& i, int lane, u64 address, u32 bytes, Access access) {
   DeviceMemory& memory = DeviceMemory::instance();
   if ((options().memcheck || !memory.is_device(address)) && !in_allocation(warp, address, bytes))
@@ -58,8 +70,14 @@ u8* resolve_global(Warp& warp, const Instruction& i, int lane, u64 address, u32 
           "invalid global " + std::string(verb(access)) + " of " + std::to_string(bytes) + " bytes at " +
               hex(address) + ", " + memory.explain(address));
   u8* host = memory.host(address);
+  if (access == Access::kRead)
+    if (const auto writer = unpublished(warp, i, address, bytes, access))
+      fault(warp, i, lane, cudaErrorLaunchFailure,
+            "race: read of global memory that block number " + std::to_string(*writer) +
+                " wrote in this launch, with no __threadfence() after it, at " + hex(address));
   if (access == Access::kWrite) {
     memory.set_defined(address, bytes);
+    note_write(warp, i, address, bytes);
   } else if (!memory.is_defined(address, bytes)) {
     if (options().initcheck)
       fault(warp, i, lane, cudaErrorLaunchFailure,
@@ -103,6 +121,15 @@ u8* resolve_param(Warp& warp, const Instruction& i, int lane, u64 address, u32 b
 
 }  // namespace
 
+std::string demangled(const std::string& name) {
+  int status = 0;
+  char* text = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
+  if (status != 0 || !text) return name;
+  std::string result(text);
+  std::free(text);
+  return result;
+}
+
 std::string describe(const Kernel& kernel, const Instruction& instruction) {
   if (instruction.index >= kernel.origin.size() || !kernel.origin[instruction.index])
     return "end of the kernel";
@@ -116,18 +143,19 @@ std::string describe(const Kernel& kernel, const Instruction& instruction) {
 void fault(const Warp& warp, const Instruction& instruction, int lane, cudaError_t error,
            const std::string& what) {
   throw Fault(error, what + " by thread " + coordinates(thread_of(warp, lane)) + " of block " +
-                         coordinates(warp.block->index) + " in " + demangle(warp.kernel->name) + " at " +
+                         coordinates(warp.block->index) + " in " + demangled(warp.kernel->name) + " at " +
                          describe(*warp.kernel, instruction));
 }
 
-bool resolve_range(Warp& warp, u64 address, u64 bytes, Access access) {
+bool resolve_range(Warp& warp, const Instruction& i, u64 address, u64 bytes, Access access) {
   DeviceMemory& memory = DeviceMemory::instance();
   if (!in_allocation(warp, address, bytes)) return false;
-  if (access == Access::kWrite)
+  if (access == Access::kWrite) {
     memory.set_defined(address, bytes);
-  else if (!memory.is_defined(address, bytes))
-    return false;
-  return true;
+    note_write(warp, i, address, bytes);
+    return true;
+  }
+  return memory.is_defined(address, bytes) && !unpublished(warp, i, address, bytes, access);
 }
 
 u8* resolve(Warp& warp, const Instruction& i, int lane, u64 address, u32 bytes, ptx::Space space,

@@ -35,6 +35,7 @@ struct Instruction {
   s32 predicate = -1;  // byte offset of the predicate among the registers; -1: none
   bool negated = false;
   ptx::Space space = ptx::Space::kNone;
+  bool strong = false;       // a volatile, relaxed, acquire or release access
   bool wide_address = true;  // the address register has 64 bits
   u8 count = 0;              // operands in use
   u32 aux = 0;               // the form's own
@@ -97,6 +98,9 @@ struct Kernel {
   u32 local_bytes = 0;     // of one lane
   u32 max_threads = 1024;
 };
+
+// A kernel's name as C++ spells it.
+std::string demangled(const std::string& name);
 
 // "file.cu:12" of an instruction (PTX line when the file was compiled without -lineinfo), then the
 // instruction as written.

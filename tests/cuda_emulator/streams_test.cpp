@@ -211,6 +211,34 @@ TEST_F(GraphTest, CapturedWorkRunsAtEachLaunchAndNotBefore) {
   EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
 }
 
+TEST_F(GraphTest, AnUpdateTakesOverWhatAGraphOfTheSameShapeDoes) {
+  const auto capture = [&](int* x, int count) {
+    cudaGraph_t graph = nullptr;
+    EXPECT_EQ(cudaStreamBeginCapture(a_, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    for (int i = 0; i < count; ++i) add_one(x, kCount, a_);
+    EXPECT_EQ(cudaStreamEndCapture(a_, &graph), cudaSuccess);
+    return graph;
+  };
+  DeviceArray<int> x(std::vector<int>(kCount, 0)), y(std::vector<int>(kCount, 0));
+  cudaGraphExec_t exec = nullptr;
+  ASSERT_EQ(cudaGraphInstantiate(&exec, capture(x.get(), 2), 0), cudaSuccess);
+  cudaGraphExecUpdateResultInfo info{};
+  EXPECT_EQ(cudaGraphExecUpdate(exec, capture(y.get(), 3), &info), cudaErrorGraphExecUpdateFailure);
+  EXPECT_EQ(info.result, cudaGraphExecUpdateErrorTopologyChanged);
+  EXPECT_EQ(cudaGraphExecUpdate(exec, capture(y.get(), 2), &info), cudaSuccess);
+  EXPECT_EQ(cudaGraphLaunch(exec, a_), cudaSuccess);
+  EXPECT_EQ(x.values()[0], 0);
+  EXPECT_EQ(y.values()[0], 2);
+}
+
+TEST_F(StreamTest, LaunchesThatMayBeginEarlyKeepTheirOrder) {
+  cudaMemset(device_, 0, kBytes);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(add_one_early(device_, kCount, a_), cudaSuccess);
+  EXPECT_EQ(cudaMemcpyAsync(pinned_, device_, kBytes, cudaMemcpyDeviceToHost, a_), cudaSuccess);
+  EXPECT_EQ(cudaStreamSynchronize(a_), cudaSuccess);
+  EXPECT_EQ(pinned_[9], 5);
+}
+
 TEST_F(GraphTest, WorkNotJoinedIsRefused) {
   cudaStreamBeginCapture(a_, cudaStreamCaptureModeGlobal);
   cudaEventRecord(event_, a_);

@@ -75,7 +75,13 @@ class EmulatorTest : public ::testing::Test {
                                       {"RACECHECK", "1"},
                                       {"SYNCCHECK", "1"},
                                       {"INITCHECK", "1"},
-                                      {"WATCHDOG", "4000000000"}})
+                                      {"WATCHDOG", "4000000000"},
+                                      {"DEVICES", "1"},
+                                      {"DRIVER", "13000"},
+                                      {"COMPUTE", "80"},
+                                      {"FAIL_CALL", ""},
+                                      {"FAIL_LAUNCH", ""},
+                                      {"FAIL_RUN", ""}})
       EXPECT_TRUE(set(name, value)) << name;
   }
 };

@@ -7,6 +7,7 @@
 
 #include "tests/cuda_emulator/device_memory.h"
 #include "tests/cuda_emulator/fault.h"
+#include "tests/cuda_emulator/global_races.h"
 #include "tests/cuda_emulator/program.h"
 #include "tests/cuda_emulator/shared_memory.h"
 
@@ -90,6 +91,8 @@ struct Barrier {
 struct Block {
   const Launch* launch = nullptr;
   Dim index;
+  u32 number = 0;  // index as one number
+  FenceCounts fences;
   u32 threads = 0;
   SharedMemory shared;
   std::vector<Warp> warps;
@@ -144,7 +147,7 @@ u8* resolve(Warp& warp, const Instruction& instruction, int lane, u64 address, u
 
 // Whether a whole range of global memory may be accessed at once: one live allocation, and everything written
 // if it is read.
-bool resolve_range(Warp& warp, u64 address, u64 bytes, Access access);
+bool resolve_range(Warp& warp, const Instruction& instruction, u64 address, u64 bytes, Access access);
 
 // The address that a lane's address operand and the instruction's immediate give.
 inline u64 lane_address(const Warp& warp, const Instruction& instruction, Operand operand, int lane,

@@ -85,6 +85,16 @@ __global__ void add_one_kernel(int* x, int n) {
   if (i < n) x[i] += 1;
 }
 
+// As add_one_kernel, where a launch may begin before the one ahead of it has ended.
+__global__ void add_one_early_kernel(int* x, int n) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n) x[i] += 1;
+}
+
 __constant__ float scale[2] = {1.0f, 0.5f};
 __device__ float offset = 3.0f;
 
@@ -255,6 +265,18 @@ void max_of(const int* x, int* result, int n) {
 }
 void add_one(int* x, int n, cudaStream_t stream) {
   add_one_kernel<<<blocks(n, 64), 64, 0, stream>>>(x, n);
+}
+cudaError_t add_one_early(int* x, int n, cudaStream_t stream) {
+  cudaLaunchAttribute attribute{};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(blocks(n, 64));
+  config.blockDim = dim3(64);
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, add_one_early_kernel, x, n);
 }
 void scale_by_constant(const float* x, float* y, int n) {
   scale_kernel<<<1, 64>>>(x, y, n);

@@ -51,6 +51,26 @@ __global__ void in_warp_kernel(const float* x, float* y) {
   if (kSync) __syncwarp();
   y[threadIdx.x] = s[31 - threadIdx.x];
 }
+// The last of 16 blocks adds what the others wrote.
+template <Publish kHow>
+__global__ void between_blocks_kernel(const float* x, float* partial, unsigned* counter, float* sum) {
+  if (kHow == Publish::kTooEarly) __threadfence();
+  partial[blockIdx.x] = x[blockIdx.x];
+  unsigned arrived = 0;
+  if (kHow == Publish::kRelease) {
+    asm volatile("atom.global.acq_rel.gpu.inc.u32 %0, [%1], %2;"
+                 : "=r"(arrived)
+                 : "l"(counter), "r"(gridDim.x - 1)
+                 : "memory");
+  } else {
+    if (kHow == Publish::kFence) __threadfence();
+    arrived = atomicInc(counter, gridDim.x - 1);
+  }
+  if (arrived != gridDim.x - 1) return;
+  float s = 0;
+  for (int b = 0; b < gridDim.x; ++b) s += partial[b];
+  *sum = s;
+}
 // Two pairs of warps, each with a barrier of its own: the pairs do not wait for each other.
 __global__ void wrong_named_barrier_kernel(const float* x, float* y) {
   __shared__ float s[128];
@@ -178,6 +198,13 @@ void fine_early_exit(float* y, int n) {
 }
 void unequal_barriers(float* y) {
   unequal_barriers_kernel<<<1, 64>>>(y);
+}
+void race_between_blocks(Publish how, const float* x, float* partial, unsigned* counter, float* sum) {
+  if (how == Publish::kNothing) between_blocks_kernel<Publish::kNothing><<<16, 1>>>(x, partial, counter, sum);
+  if (how == Publish::kTooEarly)
+    between_blocks_kernel<Publish::kTooEarly><<<16, 1>>>(x, partial, counter, sum);
+  if (how == Publish::kFence) between_blocks_kernel<Publish::kFence><<<16, 1>>>(x, partial, counter, sum);
+  if (how == Publish::kRelease) between_blocks_kernel<Publish::kRelease><<<16, 1>>>(x, partial, counter, sum);
 }
 void missing_barrier_in_warp(float* y) {
   missing_barrier_kernel<<<1, 64>>>(y);

@@ -16,6 +16,7 @@ void softmax_rows(const float* x, float* y, int rows, int n);
 void histogram(const uint8_t* x, unsigned* counts, int n);  // 256 counts
 void max_of(const int* x, int* result, int n);
 void add_one(int* x, int n, cudaStream_t stream = nullptr);
+cudaError_t add_one_early(int* x, int n, cudaStream_t stream);  // with programmatic dependent launch
 void scale_by_constant(const float* x, float* y, int n);
 void set_scale(float value);                               // the __constant__ of scale_by_constant
 void choose(const int* which, float* x, int n);            // a switch of eight cases
@@ -105,6 +106,8 @@ void race_write_after_read(const float* x, float* y);
 void race_in_warp(const float* x, float* y);
 void fine_in_warp(const float* x, float* y);
 void race_wrong_named_barrier(const float* x, float* y);
+enum class Publish { kNothing, kTooEarly, kFence, kRelease };
+void race_between_blocks(Publish how, const float* x, float* partial, unsigned* counter, float* sum);
 void race_stage_overwritten(const float* x, float* y);
 void divergent_barrier(float* y);
 void fine_early_exit(float* y, int n);

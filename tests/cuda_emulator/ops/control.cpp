@@ -21,6 +21,12 @@ void count_iteration(Warp& warp, const Instruction& i) {
 
 void nothing(Warp&, const Instruction&, LaneMask) {}
 
+// A fence of the device's scope: what the block wrote is there for others to read.
+void publish(Warp& warp, const Instruction&, LaneMask) {
+  const FenceCounts& fences = warp.block->fences;
+  if (fences.of_block) fences.of_block[warp.block->number].fetch_add(1, std::memory_order_release);
+}
+
 u32 uniform(const Warp& warp, const Instruction& i, LaneMask mask, Operand operand, const char* what) {
   const u32* values = lanes<const u32>(warp, operand);
   const u32 value = values[__builtin_ctz(mask)];
@@ -133,10 +139,12 @@ void add_control_forms(FormTable& t) {
       t.add(prefix + "and." + aligned + "pred", {&barrier, "p=4p", kAnd});
       t.add(prefix + "or." + aligned + "pred", {&barrier, "p=4p", kOr});
     }
-  for (const std::string scope : {"cta", "gl", "sys"}) t.add("membar." + scope, {&nothing, "="});
-  for (const std::string scope : {"cta", "gpu", "sys", "cluster"})
-    for (const std::string order : {"fence.", "fence.acq_rel.", "fence.sc."})
-      t.add(order + scope, {&nothing, "="});
+  t.add("membar.cta", {&nothing, "="});
+  for (const std::string scope : {"gl", "sys"}) t.add("membar." + scope, {&publish, "="});
+  for (const std::string order : {"fence.", "fence.acq_rel.", "fence.sc."}) {
+    for (const std::string scope : {"cta", "cluster"}) t.add(order + scope, {&nothing, "="});
+    for (const std::string scope : {"gpu", "sys"}) t.add(order + scope, {&publish, "="});
+  }
   t.add("nanosleep.u32", {&nothing, "=4"});
   t.add("griddepcontrol.wait", {&nothing, "="});
   t.add("griddepcontrol.launch_dependents", {&nothing, "="});

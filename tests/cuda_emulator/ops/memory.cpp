@@ -17,7 +17,7 @@ bool is_contiguous(Warp& warp, const Instruction& i, Operand address, LaneMask m
   if (begin & (kWindows | (bytes - 1))) return false;
   u64 wrong = 0;
   EMULATOR_LANES(lane) wrong |= (a[lane] - a[0]) ^ static_cast<u64>(lane) * bytes;
-  return wrong == 0 && resolve_range(warp, begin, u64{bytes} * kLanes, access);
+  return wrong == 0 && resolve_range(warp, i, begin, u64{bytes} * kLanes, access);
 }
 
 // ld: destinations, then the address.

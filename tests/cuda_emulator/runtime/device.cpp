@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdio>
 #include <cstring>
 
 #include "tests/cuda_emulator/runtime/runtime.h"
@@ -9,11 +10,11 @@
 namespace tramontane::emulator {
 namespace {
 
-constexpr int kVersion = 13000;
-
 cudaDeviceProp make_properties() {
   cudaDeviceProp p{};
-  std::strcpy(p.name, "PTX emulator (compute 8.0)");
+  p.major = static_cast<int>(options().compute / 10);
+  p.minor = static_cast<int>(options().compute % 10);
+  std::snprintf(p.name, sizeof p.name, "PTX emulator (compute %d.%d)", p.major, p.minor);
   p.totalGlobalMem = options().memory;
   p.sharedMemPerBlock = 48 * 1024;
   p.sharedMemPerBlockOptin = 163 * 1024;
@@ -28,8 +29,6 @@ cudaDeviceProp make_properties() {
   p.maxGridSize[0] = 2147483647;
   p.maxGridSize[1] = p.maxGridSize[2] = 65535;
   p.totalConstMem = 65536;
-  p.major = 8;
-  p.minor = 0;
   p.textureAlignment = 512;
   p.multiProcessorCount = 108;
   p.canMapHostMemory = 1;
@@ -91,6 +90,10 @@ int attribute(cudaDeviceAttr attr) {
       return p.l2CacheSize;
     case cudaDevAttrGlobalMemoryBusWidth:
       return p.memoryBusWidth;
+    case cudaDevAttrMemoryClockRate:  // kHz
+      return 1'215'000;
+    case cudaDevAttrClockRate:
+      return 1'410'000;
     case cudaDevAttrAsyncEngineCount:
       return p.asyncEngineCount;
     case cudaDevAttrConcurrentKernels:
@@ -122,7 +125,14 @@ void check_device(int device) {
 }  // namespace
 
 const cudaDeviceProp& device_properties() {
-  static const cudaDeviceProp properties = make_properties();
+  // Made anew where a test has set another device.
+  static u32 made_for = 0;
+  static cudaDeviceProp properties;
+  if (made_for != options().compute) {
+    properties = make_properties();
+    made_for = options().compute;
+  }
+  properties.totalGlobalMem = options().memory;
   return properties;
 }
 
@@ -196,11 +206,14 @@ cudaError_t cudaDeviceReset() {
   return cudaSuccess;
 }
 
+// These two answer also where there is no driver.
 cudaError_t cudaDriverGetVersion(int* version) {
-  return api([&](Runtime&) { *version = kVersion; });
+  *version = options().driver;
+  return cudaSuccess;
 }
 cudaError_t cudaRuntimeGetVersion(int* version) {
-  return api([&](Runtime&) { *version = kVersion; });
+  *version = kRuntimeVersion;
+  return cudaSuccess;
 }
 cudaError_t cudaDeviceSetLimit(cudaLimit, std::size_t) {
   return api([](Runtime&) {});

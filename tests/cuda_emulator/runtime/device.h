@@ -1,9 +1,11 @@
-// The device that the emulator shows: an sm_80 of one A100's limits.
+// The device that the emulator shows: one A100's limits, with the capability that COMPUTE asks for.
 #pragma once
 
 #include <driver_types.h>
 
 namespace tramontane::emulator {
+
+constexpr int kRuntimeVersion = 13000;
 
 const cudaDeviceProp& device_properties();
 

@@ -1,6 +1,8 @@
 // Stream capture and CUDA graphs.
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
+
 #include "tests/cuda_emulator/runtime/runtime.h"
 
 using namespace tramontane::emulator;
@@ -57,6 +59,22 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* exec, cudaGraph_t graph,
                                           unsigned long long flags) {
   return cudaGraphInstantiate(exec, graph, flags);
+}
+
+// Takes over what another graph of the same shape does: other arguments, grids, kernels.
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph,
+                                cudaGraphExecUpdateResultInfo* info) {
+  if (info) *info = {};
+  return api([&](Runtime&) {
+    GraphExec& old = exec_of(exec);
+    const Graph& now = graph_of(graph);
+    const bool same =
+        std::equal(old.graph.nodes.begin(), old.graph.nodes.end(), now.nodes.begin(), now.nodes.end(),
+                   [](const GraphNode& a, const GraphNode& b) { return a.dependencies == b.dependencies; });
+    if (info && !same) info->result = cudaGraphExecUpdateErrorTopologyChanged;
+    require(same, "cudaGraphExecUpdate: the graphs have different shapes", cudaErrorGraphExecUpdateFailure);
+    old.graph = now;
+  });
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {

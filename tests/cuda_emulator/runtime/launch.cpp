@@ -10,6 +10,8 @@
 namespace tramontane::emulator {
 namespace {
 
+constexpr u32 kOldestCompute = 80;
+
 std::string text(const Dim& d) {
   return std::to_string(d.x) + "x" + std::to_string(d.y) + "x" + std::to_string(d.z);
 }
@@ -39,13 +41,20 @@ void check(const Function& function, const Kernel& kernel, Dim grid, Dim block, 
 void launch_kernel(Runtime& runtime, Function& function, Dim grid, Dim block, void** arguments,
                    std::size_t dynamic_shared, cudaStream_t stream) {
   const Kernel* kernel = function.kernel();
+  require(options().compute >= kOldestCompute, kernel->name + ": its PTX is for a newer device",
+          cudaErrorNoKernelImageForDevice);
+  const std::string name = demangled(kernel->name);
+  if (options().fail_launch.strikes_kernel(name))
+    fail_on_purpose(options().fail_launch.error, "the launch of " + name + " fails as FAIL_LAUNCH asks");
   check(function, *kernel, grid, block, dynamic_shared);
   Launch launch{
       kernel, grid, block, static_cast<u32>(dynamic_shared), std::vector<u8>(kernel->parameter_bytes), 0};
   for (std::size_t k = 0; k < kernel->parameters.size(); ++k)
     std::memcpy(launch.parameters.data() + kernel->parameters[k].offset, arguments[k],
                 kernel->parameters[k].bytes);
-  runtime.streams.submit(runtime.streams.get(stream), [&runtime, launch = std::move(launch)] {
+  runtime.streams.submit(runtime.streams.get(stream), [&runtime, name, launch = std::move(launch)] {
+    if (options().fail_run.strikes_kernel(name))
+      throw Fault(options().fail_run.error, name + " fails as FAIL_RUN asks");
     Launch now = launch;  // a graph launches it many times
     now.id = ++runtime.launches;
     run_launch(now);

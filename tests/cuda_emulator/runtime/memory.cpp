@@ -100,7 +100,7 @@ void copy(Runtime& runtime, const char* call, Copy c, cudaMemcpyKind kind, cudaS
 }
 
 cudaError_t copy_api(const char* call, Copy c, cudaMemcpyKind kind, cudaStream_t stream, bool asynchronous) {
-  return api([&](Runtime& runtime) { copy(runtime, call, c, kind, stream, asynchronous); });
+  return api([&](Runtime& runtime) { copy(runtime, call, c, kind, stream, asynchronous); }, call);
 }
 
 Copy plain(void* to, const void* from, u64 bytes) {
@@ -202,7 +202,7 @@ cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned) {
   return api([&](Runtime&) { allocate_host(pointer, bytes); });
 }
 cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {
-  return cudaHostAlloc(pointer, bytes, 0);
+  return api([&](Runtime&) { allocate_host(pointer, bytes); });
 }
 
 cudaError_t cudaFreeHost(void* pointer) {

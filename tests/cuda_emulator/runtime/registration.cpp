@@ -1,4 +1,5 @@
 // What nvcc's host code calls at program start and for <<<>>>.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
@@ -21,13 +22,12 @@ std::vector<CallConfiguration>& configurations() {
   return stack;
 }
 
-constexpr u32 kArchitecture = 80;
-
-// Of several, the newest that the device (sm_80) runs.
+// Of several, the newest that the device runs. One too old for all of them refuses launches, not programs.
 const PtxImage* choose(const std::vector<PtxImage>& images) {
+  const u32 architecture = std::max(options().compute, 80u);
   const PtxImage* best = nullptr;
   for (const PtxImage& image : images)
-    if (image.target <= kArchitecture && (!best || image.target > best->target)) best = &image;
+    if (image.target <= architecture && (!best || image.target > best->target)) best = &image;
   return best;
 }
 
@@ -44,7 +44,7 @@ Module* register_module(const void* wrapper) {
     const PtxImage* image = choose(images);
     if (!image)
       give_up(
-          "a fat binary has no PTX for compute_80 or below; compile with -gencode "
+          "a fat binary has no PTX that the device runs; compile with -gencode "
           "arch=compute_80,code=compute_80");
     runtime.modules.push_back(std::make_unique<Module>(ptx::parse(image->text)));
     return runtime.modules.back().get();

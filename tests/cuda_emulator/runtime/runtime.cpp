@@ -2,6 +2,9 @@
 
 #include <cstdio>
 
+#include "tests/cuda_emulator/runtime/device.h"
+#include "tests/cuda_emulator/runtime/errors.h"
+
 namespace tramontane::emulator {
 
 const Kernel* Function::kernel() {
@@ -24,6 +27,20 @@ void Runtime::fail(const Fault& fault) {
   sticky = fault.error;
   std::fprintf(stderr, "PTX emulator: %s\n", fault.what());
   streams.abandon();
+}
+
+void fail_on_purpose(cudaError_t error, const std::string& what) {
+  if (ends_context(error)) throw Fault(error, what);
+  throw CallError(error, what);
+}
+
+void Runtime::inject(const char* call) {
+  Options& o = options();
+  if (o.driver < kRuntimeVersion)
+    refuse(cudaErrorInsufficientDriver, "the driver knows CUDA " + std::to_string(o.driver));
+  if (o.devices == 0) refuse(cudaErrorNoDevice, "there is no device");
+  if (o.fail_call.strikes_call(call))
+    fail_on_purpose(o.fail_call.error, std::string(call) + " fails as FAIL_CALL asks");
 }
 
 Function& Runtime::function(const void* stub) {

@@ -45,6 +45,8 @@ struct Runtime {
 
   // Notes a fault and tells it on stderr.
   void fail(const Fault& fault);
+  // Throws what calls get that must fail: there is no device, or this one's turn for FAIL_CALL has come.
+  void inject(const char* call);
   // The function of a host stub. Throws Fault (cudaErrorInvalidDeviceFunction).
   Function& function(const void* stub);
   u64 variable_address(const void* symbol, u64* bytes = nullptr);
@@ -59,13 +61,14 @@ struct CallError : Fault {
 };
 
 template <class F>
-cudaError_t api(F f) {
+cudaError_t api(F f, const char* call = __builtin_FUNCTION()) {
   Runtime& runtime = Runtime::instance();
   const std::lock_guard lock(runtime.mutex);
   if (runtime.streams.in_callback()) return cudaErrorNotPermitted;
   cudaError_t result = runtime.sticky;
   if (result == cudaSuccess) {
     try {
+      runtime.inject(call);
       f(runtime);
     } catch (const CallError& error) {
       result = error.error;
@@ -78,6 +81,9 @@ cudaError_t api(F f) {
   if (result != cudaSuccess && result != cudaErrorNotReady) last_error() = result;
   return result;
 }
+
+// A call that fails as if by itself: the context is lost with it, or not, as the error says.
+[[noreturn]] void fail_on_purpose(cudaError_t error, const std::string& what);
 
 [[noreturn]] inline void refuse(cudaError_t error, const std::string& why) {
   throw CallError(error, why);

@@ -1,6 +1,7 @@
 // Streams, events, host callbacks, errors.
 #include <cuda_runtime_api.h>
 
+#include "tests/cuda_emulator/runtime/errors.h"
 #include "tests/cuda_emulator/runtime/runtime.h"
 
 using namespace tramontane::emulator;
@@ -14,57 +15,6 @@ cudaEvent_t handle(Event* event) {
   return reinterpret_cast<cudaEvent_t>(event);
 }
 
-struct ErrorText {
-  cudaError_t error;
-  const char* name;
-  const char* text;
-};
-#define ERROR_TEXT(error, text) \
-  { error, #error, text }
-constexpr ErrorText kErrors[] = {
-    ERROR_TEXT(cudaSuccess, "no error"),
-    ERROR_TEXT(cudaErrorInvalidValue, "invalid argument"),
-    ERROR_TEXT(cudaErrorMemoryAllocation, "out of memory"),
-    ERROR_TEXT(cudaErrorInvalidConfiguration, "invalid configuration argument"),
-    ERROR_TEXT(cudaErrorInvalidSymbol, "invalid device symbol"),
-    ERROR_TEXT(cudaErrorInvalidMemcpyDirection, "invalid copy direction for memcpy"),
-    ERROR_TEXT(cudaErrorMissingConfiguration, "__global__ function call is not configured"),
-    ERROR_TEXT(cudaErrorInvalidDeviceFunction, "invalid device function"),
-    ERROR_TEXT(cudaErrorInvalidDevice, "invalid device ordinal"),
-    ERROR_TEXT(cudaErrorIllegalState, "the operation cannot be performed in the present state"),
-    ERROR_TEXT(cudaErrorInvalidResourceHandle, "invalid resource handle"),
-    ERROR_TEXT(cudaErrorNotReady, "device not ready"),
-    ERROR_TEXT(cudaErrorIllegalAddress, "an illegal memory access was encountered"),
-    ERROR_TEXT(cudaErrorLaunchTimeout, "the launch timed out and was terminated"),
-    ERROR_TEXT(cudaErrorAssert, "device-side assert triggered"),
-    ERROR_TEXT(cudaErrorHostMemoryAlreadyRegistered,
-               "part or all of the requested memory range is already mapped"),
-    ERROR_TEXT(cudaErrorHostMemoryNotRegistered, "pointer does not correspond to a registered memory region"),
-    ERROR_TEXT(cudaErrorIllegalInstruction, "an illegal instruction was encountered"),
-    ERROR_TEXT(cudaErrorMisalignedAddress, "misaligned address"),
-    ERROR_TEXT(cudaErrorLaunchFailure, "unspecified launch failure"),
-    ERROR_TEXT(cudaErrorNotPermitted, "operation not permitted"),
-    ERROR_TEXT(cudaErrorNotSupported, "operation not supported"),
-    ERROR_TEXT(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing"),
-    ERROR_TEXT(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture"),
-    ERROR_TEXT(cudaErrorStreamCaptureMerge,
-               "operation would result in a merge of separate capture sequences"),
-    ERROR_TEXT(cudaErrorStreamCaptureUnmatched, "capture was not ended in the same stream as it began"),
-    ERROR_TEXT(cudaErrorStreamCaptureUnjoined, "capturing stream has unjoined work"),
-    ERROR_TEXT(cudaErrorStreamCaptureIsolation, "dependency created on uncaptured work in another stream"),
-    ERROR_TEXT(cudaErrorStreamCaptureImplicit,
-               "operation would make the legacy stream depend on a capturing blocking stream"),
-    ERROR_TEXT(cudaErrorCapturedEvent,
-               "operation not permitted on an event last recorded in a capturing stream"),
-};
-#undef ERROR_TEXT
-
-const ErrorText* find(cudaError_t error) {
-  for (const ErrorText& known : kErrors)
-    if (known.error == error) return &known;
-  return nullptr;
-}
-
 }  // namespace
 
 extern "C" {
@@ -73,10 +23,10 @@ cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned flags, i
   return api([&](Runtime& runtime) { *stream = handle(runtime.streams.create(flags, priority)); });
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned flags) {
-  return cudaStreamCreateWithPriority(stream, flags, 0);
+  return api([&](Runtime& runtime) { *stream = handle(runtime.streams.create(flags, 0)); });
 }
 cudaError_t cudaStreamCreate(cudaStream_t* stream) {
-  return cudaStreamCreateWithFlags(stream, cudaStreamDefault);
+  return api([&](Runtime& runtime) { *stream = handle(runtime.streams.create(cudaStreamDefault, 0)); });
 }
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
@@ -116,7 +66,7 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   return api([&](Runtime& runtime) { *event = handle(runtime.streams.create_event(flags)); });
 }
 cudaError_t cudaEventCreate(cudaEvent_t* event) {
-  return cudaEventCreateWithFlags(event, cudaEventDefault);
+  return api([&](Runtime& runtime) { *event = handle(runtime.streams.create_event(cudaEventDefault)); });
 }
 cudaError_t cudaEventDestroy(cudaEvent_t event) {
   return api([&](Runtime& runtime) { runtime.streams.destroy_event(&runtime.streams.get(event)); });
@@ -162,11 +112,11 @@ cudaError_t cudaPeekAtLastError() {
   return runtime.sticky != cudaSuccess ? runtime.sticky : last_error();
 }
 const char* cudaGetErrorString(cudaError_t error) {
-  const ErrorText* known = find(error);
+  const ErrorText* known = find_error(error);
   return known ? known->text : "unrecognized error code";
 }
 const char* cudaGetErrorName(cudaError_t error) {
-  const ErrorText* known = find(error);
+  const ErrorText* known = find_error(error);
   return known ? known->name : "unrecognized error code";
 }
 
