@@ -1,0 +1,104 @@
+// Rows read back out of the packed order. One thread an element: a step has few rows, and a row is less than
+// any weight.
+#include "cuda/check.cuh"
+#include "cuda/dequant.cuh"
+#include "cuda/linear.h"
+#include "cuda/linear_launch.h"
+
+namespace tramontane::cuda {
+namespace {
+
+constexpr int kThreads = 256;  // 7B: 16 blocks a row, so that even one token's loads spread over 16 SMs
+
+// How values are spelled: the layout's own table, not its BF16 rounding.
+struct Spelling {
+  PackedFormat format;
+  bool has_bias;
+  float table[16];
+  float code_zero;
+};
+
+struct Place {
+  const std::byte* word;  // 32 bits that hold the element
+  int lower, pair, half;  // row 8 .. 15 of the tile; which of the lane's two pairs; which of the pair
+};
+
+__device__ Place find(const PackedWeight& w, const PackedFormat& f, int row, int k) {
+  const int in_tile = k % kTileK;
+  int step, t;
+  if (f.fold == 16) {
+    step = in_tile / 16, t = in_tile % 16 / 4;
+  } else {
+    step = in_tile / 32 * 2 + in_tile % 8 / 4, t = in_tile % 32 / 8;
+  }
+  Place p{};
+  p.lower = row % kTileRows / 8, p.pair = k % 4 / 2, p.half = k % 2;
+  const int lane = row % 8 * 4 + t, words = words_per_tile(f.codes);
+  const int in_step = f.codes == Codes::dense ? 2 * p.pair + p.lower : f.codes == Codes::affine8 ? p.pair : 0;
+  const int word = step * words + in_step;
+  const int64_t tile = int64_t{row / kTileRows} * w.k_tiles + k / kTileK;
+  p.word = w.codes + ((tile * words + word / 4) * kLanes + lane) * kWordBytes + word % 4 * 4;
+  return p;
+}
+
+__device__ float unscaled(const Spelling& s, const Place& p) {
+  const uint32_t word = *reinterpret_cast<const uint32_t*>(p.word);
+  const int affine = 2 * p.pair + p.lower + 4 * p.half, codebook = 4 * p.pair + p.lower + 2 * p.half;
+  switch (s.format.codes) {
+    case Codes::dense:
+      return __uint_as_float(word >> (16 * p.half) << 16);
+    case Codes::affine4:
+      return s.table[word >> (4 * affine) & 15];
+    case Codes::codebook4:
+      return s.table[word >> (4 * codebook) & 15];
+    case Codes::fp4:
+      return s.table[(word >> (4 * codebook) & 7) | (word >> (4 * affine) & 8)];
+    case Codes::affine8:
+      return __fsub_rn(static_cast<float>(word >> (8 * (2 * p.half + p.lower)) & 255), s.code_zero);
+  }
+  return 0;
+}
+
+__device__ float read_scale(const PackedWeight& w, const PackedFormat& f, const std::byte* entry, int index) {
+  if (f.scale_bytes == 4) return reinterpret_cast<const float*>(entry)[index];
+  const uint32_t bits = reinterpret_cast<const uint16_t*>(entry)[index];
+  return two_floats(bits, w.bf16_scales).x;
+}
+
+__global__ void __launch_bounds__(kThreads)
+    embed_kernel(const __grid_constant__ PackedWeight w, const __grid_constant__ Spelling s,
+                 const int32_t* __restrict__ tokens, float* x, int64_t stride) {
+  const int k = blockIdx.x * kThreads + threadIdx.x, row = tokens[blockIdx.y];
+  if (k >= w.k) return;
+  const Place place = find(w, s.format, row, k);
+  float value = unscaled(s, place);
+  if (s.format.codes != Codes::dense) {
+    const int group = k / s.format.fold >> w.group_shift;
+    const int64_t index = (int64_t{row / kTileRows} * w.groups + group) * 8 + row % 8;
+    const std::byte* entry = w.scales + index * bytes_per_scale_entry(s.format);
+    value = __fmul_rn(value, read_scale(w, s.format, entry, place.lower));
+    if (s.has_bias) value = __fadd_rn(value, read_scale(w, s.format, entry, 2 + place.lower));
+  }
+  x[blockIdx.y * stride + k] = value;
+}
+
+}  // namespace
+
+void launch_embed(Stream stream, TensorView tokens, const Matrix& table, TensorView x) {
+  if (x.rows == 0) return;
+  int format = 0;
+  const PackedWeight w = packed_weight(table, format);
+  Spelling s{};
+  s.format = kFormats[format];
+  if (table.quant) {
+    s.has_bias = table.quant->has_bias;
+    s.code_zero = static_cast<float>(table.quant->code_zero);
+    for (int i = 0; i < 16; ++i) s.table[i] = table.quant->table[static_cast<size_t>(i)];
+  }
+  const dim3 grid((w.k + kThreads - 1) / kThreads, static_cast<unsigned>(x.rows));
+  embed_kernel<<<grid, kThreads, 0, stream>>>(w, s, tokens.row<const int32_t>(0), x.row<float>(0),
+                                              x.row_stride);
+  check_launch("embed");
+}
+
+}  // namespace tramontane::cuda
