@@ -65,8 +65,17 @@ class Kernel:
                 yield first, n
 
 
+CODES = ("dense", "affine4", "fp4", "codebook4", "affine8")  # as cuda/pack.h orders them
+
+
+def short_format(match):
+    """PackedFormat{(Codes)1, 64, true, 2} as affine4:64:bias:2."""
+    codes, fold, bias, scale_bytes = CODES[int(match[1])], match[2], match[3] == "true", match[4]
+    return codes if codes == "dense" else f"{codes}:{fold}{':bias' if bias else ''}:{scale_bytes}"
+
+
 def demangle(names):
-    """Without the names of anonymous namespaces, which hold file hashes, and of our own."""
+    """As C++ spells them, without spaces, the names of namespaces (anonymous ones hold file hashes) and parameters."""
     if not shutil.which("c++filt"):
         return list(names)
     text = subprocess.run(["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True).stdout
@@ -74,7 +83,8 @@ def demangle(names):
     for name in text.splitlines():
         name = re.sub(r"\(anonymous namespace\)::|_GLOBAL__N__\w+::|tramontane::cuda::|tramontane::", "", name)
         name = re.sub(r"^void ", "", name)
-        short.append(re.sub(r"\((?:[^()]|\([^()]*\))*\)$", "", name))
+        name = re.sub(r"Format<PackedFormat\{\(Codes\)(\d), (\d+), (\w+), (\d)\}>", short_format, name)
+        short.append(re.sub(r"\((?:[^()]|\([^()]*\))*\)$", "", name).replace(" ", ""))
     return short
 
 
