@@ -252,9 +252,8 @@ __global__ void __launch_bounds__(kThreads, 2) attention_decode_kernel(const Att
 
   const int warp = static_cast<int>(threadIdx.x) / kWarpLanes,
             lane = static_cast<int>(threadIdx.x) % kWarpLanes;
-  const LaneColumns columns(a, rows, kv_head, first_column);
   uint32_t q[G::kSteps][4];
-  columns.load<kHeadDim>(a, q);
+  LaneColumns(a, rows, kv_head, first_column).load<kHeadDim>(a, q);
 
   Sums<kHeadDim> chunk, total;
   chunk.clear();
@@ -271,7 +270,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_decode_kernel(const Att
     if (warp < G::kKeyGroups) {
       scores_of<kHeadDim, 1>(scores, q, shared.keys[stage] + warp * 16 * G::Rows::kRowBytes);
       if (first_key < last_keys.begin || first_key + G::kTileKeys > first_keys.end)
-        mask(scores, first_key + warp * 16, columns);
+        mask(scores, first_key + warp * 16, LaneColumns(a, rows, kv_head, first_column));
 #pragma unroll
       for (int row = 0; row < 2; ++row) {
         const float most = row_max(scores, row);
@@ -328,12 +327,14 @@ __global__ void __launch_bounds__(kThreads, 2) attention_decode_kernel(const Att
     if (alone) {
       total.merge(chunk, a.scale);
     } else {
-      store_partial<kHeadDim>(a, columns, share.partial + tile_chunk - share.first_chunk, kv_head, chunk);
+      store_partial<kHeadDim>(a, LaneColumns(a, rows, kv_head, first_column),
+                              share.partial + tile_chunk - share.first_chunk, kv_head, chunk);
     }
     chunk.clear();
   }
 
   if (alone) {
+    const LaneColumns columns(a, rows, kv_head, first_column);
     const float inverse[2] = {inverse_of(total.weights[0]), inverse_of(total.weights[2])};
     total.for_each_pair([&](int row, int element, float low, float high) {
       columns.store<kHeadDim>(a, row, element, __fmul_rn(low, inverse[row]), __fmul_rn(high, inverse[row]));

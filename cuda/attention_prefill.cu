@@ -156,9 +156,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prefill_kernel(const At
   copy_values(start.tile);
   copy_keys(start.tile + 1);
 
-  const LaneColumns columns(a, rows, kv_head, warp_column);
   uint32_t q[G::kSteps][4];
-  columns.load<kHeadDim>(a, q);
+  LaneColumns(a, rows, kv_head, warp_column).load<kHeadDim>(a, q);
   Sums<G::kValues> chunk, total;
   chunk.clear();
   total.clear();
@@ -176,7 +175,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prefill_kernel(const At
       float scores[2 * G::kKeyGroups][4], factors[2];
       scores_of<kHeadDim, G::kKeyGroups>(scores, q, shared.keys[stage]);
       if (first_key < last_keys.begin || first_key + G::kTileKeys > first_keys.end)
-        mask(scores, first_key, columns);
+        mask(scores, first_key, LaneColumns(a, rows, kv_head, warp_column));
       weigh<G::kKeyGroups>(scores, a.scale, chunk.max, factors, weights);
       chunk.scale(factors);
     }
@@ -200,6 +199,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prefill_kernel(const At
     }
   }
 
+  const LaneColumns columns(a, rows, kv_head, warp_column);
   const float inverse[2] = {inverse_of(total.weights[0]), inverse_of(total.weights[2])};
 #pragma unroll
   for (int j = 0; j < G::kValues / 8; ++j) {

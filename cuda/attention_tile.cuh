@@ -86,39 +86,50 @@ struct SequenceRows {
   }
 };
 
-// One kv head's pages of one sequence.
+// One kv head's pages of one sequence. Offsets are of 32 bits: a block is at most some hundred KB.
 struct PagedHead {
-  const __nv_bfloat16* pages;  // of this head, in block 0's keys
-  const int32_t* blocks;       // the sequence's row of the block table
-  int part_stride;             // elements from a block's keys to its values; twice that to the next block
+  const int32_t* block_table;
+  unsigned table_row;  // where the sequence's blocks begin in it
+  const __nv_bfloat16* pages;
+  unsigned head, part,
+      block;  // elements: to this head's page in a block, from keys to values, to the next block
 
   __device__ PagedHead(const AttentionArguments& a, int sequence, int kv_head, int head_dim)
-      : pages(a.pages + int64_t{kv_head} * kBlockTokens * head_dim),
-        blocks(a.block_table + sequence * a.table_stride),
-        part_stride(a.n_kv_heads * kBlockTokens * head_dim) {}
+      : block_table(a.block_table),
+        table_row(sequence * static_cast<unsigned>(a.table_stride)),
+        pages(a.pages),
+        head(kv_head * kBlockTokens * head_dim),
+        part(a.n_kv_heads * kBlockTokens * head_dim),
+        block(2 * part) {}
 };
 
 enum class KvPart { keys, values };
 
 // Begins to copy kKeys rows from `first_key` (a multiple of a page) on, elements [first_element, +kWidth) of
 // each. Rows outside of `live`, and elements past head_dim, become zeros: what a page holds there may be NaN,
-// and its block may not exist. All kThreads threads call it.
+// and its block may not exist. At least one row is live. All kThreads threads call it.
 template <int kHeadDim, int kWidth, int kKeys, int kThreads>
 __device__ void copy_tile(std::byte* tile, const PagedHead& head, KvPart part, int first_key, KeyRange live,
                           int first_element = 0) {
   using Rows = TileRows<kWidth>;
-  constexpr int kTotal = kKeys * Rows::kWords;
+  constexpr unsigned kTotal = kKeys * Rows::kWords;
+  const unsigned first_live = max(live.begin - first_key, 0);
+  const unsigned last_live = min(live.end - first_key, kKeys) - 1;
+  const unsigned first_page = head.table_row + static_cast<unsigned>(first_key) / kBlockTokens;
+  // Read anew at every call: addresses kept from call to call would cost registers that the sums need.
+  const unsigned thread = ptx::thread_index();
 #pragma unroll
-  for (int i = 0; i < (kTotal + kThreads - 1) / kThreads; ++i) {
-    const int at = i * kThreads + static_cast<int>(threadIdx.x);
+  for (unsigned i = 0; i < (kTotal + kThreads - 1) / kThreads; ++i) {
+    const unsigned at = i * kThreads + thread;
     if (kTotal % kThreads != 0 && at >= kTotal) break;
-    const int row = at / Rows::kWords, word = at % Rows::kWords;
-    const int key = first_key + row, element = first_element + word * 8;
-    const bool valid = key >= live.begin && key < live.end && element < kHeadDim;
-    const int block = valid ? __ldg(head.blocks + first_key / kBlockTokens + row / kBlockTokens) : 0;
-    const __nv_bfloat16* from = head.pages +
-                                (int64_t{block} * 2 + static_cast<int>(part)) * head.part_stride +
-                                row % kBlockTokens * kHeadDim + (element < kHeadDim ? element : 0);
+    const unsigned row = at / Rows::kWords, word = at % Rows::kWords, element = first_element + word * 8;
+    const bool valid = row >= first_live && row <= last_live && element < kHeadDim;
+    // A row that is not live reads nothing, but its address is that of one that is.
+    const unsigned block =
+        __ldg(head.block_table + (first_page + min(max(row, first_live), last_live) / kBlockTokens));
+    const unsigned in_block = head.head + (part == KvPart::values ? head.part : 0) +
+                              row % kBlockTokens * kHeadDim + (element < kHeadDim ? element : 0);
+    const __nv_bfloat16* from = head.pages + in_block + uint64_t{block} * head.block;
     ptx::cp_async_16_or_zero(tile + row * Rows::kRowBytes + word * 16, from, valid);
   }
 }
@@ -141,16 +152,18 @@ __device__ void load_queries(uint32_t (&q)[HeadGeometry<kHeadDim>::kSteps][4],
   }
 }
 
-// The columns g and g + 8 of this lane, of the 16 from first_column on: where they are in qkv and out.
+// The columns g and g + 8 of this lane, of the 16 from first_column on: where they are in qkv and out, and
+// what they see. Made anew where it is needed, to keep it out of registers in between.
 struct LaneColumns {
   int row[2], head[2];  // row of the batch; -1 past the sequence's last column
   KeyRange keys[2];
 
   __device__ LaneColumns(const AttentionArguments& a, const SequenceRows& rows, int kv_head,
                          int first_column) {
+    const int g = static_cast<int>(ptx::thread_index() % kWarpLanes / 4);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const int column = first_column + static_cast<int>(threadIdx.x) % kWarpLanes / 4 + 8 * i;
+      const int column = first_column + g + 8 * i;
       row[i] = column < rows.columns(a) ? rows.first + column / a.group : -1;
       head[i] = kv_head * a.group + column % a.group;
       keys[i] = rows.keys(a, column);

@@ -143,4 +143,12 @@ __device__ __forceinline__ float exp2_approx(float x) {
   return d;
 }
 
+// threadIdx.x, read where this stands: what is computed from it is computed anew each time instead of being
+// kept in registers.
+__device__ __forceinline__ unsigned thread_index() {
+  unsigned d;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(d));
+  return d;
+}
+
 }  // namespace tramontane::cuda::ptx
