@@ -32,6 +32,7 @@ bool changes_nothing(const std::string& op, const std::string& modifier) {
                                 "acquire", "release", "weak", "gpu", "cta", "sys", "cluster"});
   if (op == "atom" || op == "red")
     return is_one_of(modifier, {"relaxed", "acquire", "release", "acq_rel", "gpu", "cta", "sys", "cluster"});
+  if (op == "prefetch" || op == "prefetchu" || op == "discard") return modifier == "L1" || modifier == "L2";
   return op == "cp" && is_one_of(modifier, {"ca", "cg"});
 }
 
