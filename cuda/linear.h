@@ -37,8 +37,11 @@ void launch_linear(Stream stream, TensorView x, const Matrix& w, TensorView y);
 void launch_linear_add(Stream stream, TensorView x, const Matrix& w, TensorView y);
 
 // Rows up to which the fused launches below exist; more rows take the separate operations, with the same
-// bits.
+// bits. The caller asks can_fuse_… first: they also need rows of whole 16-byte words that fit shared memory,
+// and gates of whole row tiles.
 inline constexpr int32_t kFusedRows = 8;
+bool can_fuse_norm(TensorView x, TensorView norm, const Matrix& w);
+bool can_fuse_gate_up(TensorView x, TensorView norm, const Matrix& w, TensorView y);
 // qkv = rmsnorm(x)·norm · w^T, rotated, k and v stored. qkv [T, qkv_cols] f32 keeps q (k and v columns are
 // scratch).
 void launch_norm_qkv_rope(Stream stream, TensorView x, TensorView norm, float eps, const Matrix& w,

@@ -120,7 +120,7 @@ std::vector<std::string> format_names() {
   return names;
 }
 INSTANTIATE_TEST_SUITE_P(Linear, LinearFormats, ::testing::ValuesIn(format_names()),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& test) { return test.param; });
 
 // The widths of Mistral 7B, few outputs.
 TEST(Linear, WidthsOfMistral) {

@@ -19,9 +19,10 @@ namespace tramontane::cuda {
 struct WeightFormat {
   std::string name;
   std::optional<QuantLayout> quant;
-  DType dtype;                // of dense weights, or of scales
-  int most = 255;             // largest code
-  double table_rounding = 0;  // relative, of tables that are not exact in BF16
+  DType dtype;     // of dense weights, or of scales
+  int most = 255;  // largest code
+  double table_rounding =
+      0;  // relative, of tables that are not exact in BF16: half a unit in the last of 8 bits
 };
 
 inline QuantLayout affine4(int group, bool bias, int zero) {
@@ -54,7 +55,7 @@ inline std::vector<WeightFormat> weight_formats() {
           {"f16", {}, DType::f16},
           {"f32", {}, DType::f32},
           {"fp4", fp4(64), DType::f32},
-          {"nf4", nf4(64), DType::f32, 255, 0x1p-9},
+          {"nf4", nf4(64), DType::f32, 255, 0x1p-8},
           {"mlx4_g64", affine4(64, true, 0), DType::bf16},
           {"mlx4_g32", affine4(32, true, 0), DType::bf16},
           {"mlx4_g128", affine4(128, true, 0), DType::f16},
@@ -70,8 +71,8 @@ inline std::vector<WeightFormat> weight_formats() {
           {"q5_k", affine8(32, true, 0), DType::f32, 31},
           {"q6_k", affine8(16, false, 32), DType::f32, 63},
           {"fp4_g128", fp4(128), DType::f32},
-          {"fp4_g32", fp4(32), DType::f32, 255, 0x1p-9},
-          {"nf4_g16_f16", nf4(16), DType::f16, 255, 0x1p-9},
+          {"fp4_g32", fp4(32), DType::f32, 255, 0x1p-8},
+          {"nf4_g16_f16", nf4(16), DType::f16, 255, 0x1p-8},
           {"affine4_g128_f32", affine4(128, true, 0), DType::f32},
           {"affine4_g64_f16", affine4(64, false, 8), DType::f16},
           {"affine8_g16_bias_f16", affine8(16, true, 0), DType::f16},

@@ -1,0 +1,269 @@
+// Products with up to 8 rows, fused with the norm before and what follows: for few rows launches cost as much
+// as bytes.
+//
+// Every block computes the norm of all rows itself (16 KB of x a row out of L2, in the order of rowwise.cu,
+// so with its bits), keeps them in shared memory as BF16, and walks output tiles with them. So there are no
+// more blocks than run at once, each with an equal share of the tiles. 8 warps: a segment of K each, and a
+// row's norm is summed by 8.
+#include <algorithm>
+#include <utility>
+
+#include "cuda/check.cuh"
+#include "cuda/linear.h"
+#include "cuda/linear_launch.h"
+#include "cuda/reduce.cuh"
+
+namespace tramontane::cuda {
+namespace {
+
+constexpr int kThreads = kSegments * kLanes;
+static_assert(kSegments == kRowWarps, "a warp sums its share of every row's squares");
+
+struct NormRows {
+  const float* x;  // [rows, k]
+  int64_t stride;
+  int rows;
+  const float* weight;  // [k]
+  float eps;
+};
+
+// Bytes of a normalised row: whole tiles, and so much more that the rows that one access serves meet
+// different banks (two rows of 64 bytes, or four of 32 where folds are narrow).
+template <class F>
+__host__ __device__ constexpr int row_bytes(int k_tiles) {
+  return k_tiles * kTileK * 2 + (F::kNarrow ? 32 : 64);
+}
+
+template <class F>
+class NormalisedInputs {
+ public:
+  __device__ __forceinline__ NormalisedInputs(const std::byte* rows, int n_rows, int k_tiles, int lane)
+      : row_(rows + lane / 4 * row_bytes<F>(k_tiles)), left_(lane / 4 < n_rows ? kTileK : 0), t_(lane % 4) {}
+  __device__ __forceinline__ void prepare(int k_tile) { tile_ = row_ + k_tile * kTileK * 2; }
+  __device__ __forceinline__ void load(int, int fold, FoldInputs<F>& x) const {
+    load_fold<F, true>(
+        reinterpret_cast<const uint16_t*>(tile_), left_, fold, t_, x,
+        [](const uint16_t* at) { return *reinterpret_cast<const uint4*>(at); },
+        [](const uint16_t* at) { return *reinterpret_cast<const uint2*>(at); });
+  }
+  __device__ __forceinline__ float2 sums(int, int, const FoldInputs<F>& x) const { return sum_inputs<F>(x); }
+
+ private:
+  const std::byte* row_;
+  const std::byte* tile_ = nullptr;
+  int left_, t_;
+};
+
+// rows = x / rms · weight in BF16, zeros up to whole tiles.
+template <class F>
+__device__ __forceinline__ void normalise_rows(const NormRows& x, int k, int k_tiles, std::byte* rows) {
+  __shared__ float squares[kFusedRows][kRowWarps];
+  const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
+  for (int r = 0; r < x.rows; ++r) {
+    const float sum = row_warp_squares(x.x + r * x.stride, k, warp);
+    if (lane == 0) squares[r][warp] = sum;
+  }
+  __syncthreads();
+  for (int r = 0; r < x.rows; ++r) {
+    const float scale = rms_scale(squares[r], k, x.eps);
+    for (int i = threadIdx.x * 4; i < k_tiles * kTileK; i += kThreads * 4) {
+      uint2 words{};
+      if (i < k) {
+        const auto v = *reinterpret_cast<const float4*>(x.x + r * x.stride + i);
+        const auto g = *reinterpret_cast<const float4*>(x.weight + i);
+        words.x = ptx::pack_bf16x2(normalise(v.x, scale, g.x), normalise(v.y, scale, g.y));
+        words.y = ptx::pack_bf16x2(normalise(v.z, scale, g.z), normalise(v.w, scale, g.w));
+      }
+      *reinterpret_cast<uint2*>(rows + r * row_bytes<F>(k_tiles) + i * 2) = words;
+    }
+  }
+  __syncthreads();
+}
+
+// q turned into qkv; k turned and v as it is into their pages. Neighbouring outputs 2j, 2j + 1 are a pair.
+struct RopeEpilogue {
+  static constexpr int kRows = 1;
+  float* qkv;
+  int64_t qkv_stride;
+  const int32_t* positions;
+  const int32_t* slots;
+  const float* rope;
+  int64_t rope_stride;
+  uint16_t* pages;  // [block][k|v][kv head][kBlockTokens][head_dim]
+  int n_heads, n_kv_heads, head_dim;
+
+  __device__ __forceinline__ void finish(int row, int output, const float2 (&pairs)[kRows]) const {
+    const int head = output / head_dim, d = output % head_dim;
+    const bool is_value = head >= n_heads + n_kv_heads;
+    float2 pair = pairs[0];
+    if (!is_value) {
+      const float* turn = rope + positions[row] * rope_stride + d;
+      pair = rotate(pair, {turn[0], turn[1]});
+    }
+    if (head < n_heads) {
+      float* at = qkv + row * qkv_stride + output;
+      at[0] = pair.x, at[1] = pair.y;
+      return;
+    }
+    const int slot = slots[row], kv_head = head - n_heads - (is_value ? n_kv_heads : 0);
+    if (slot < 0) return;  // a padding row
+    const int64_t head_page = (int64_t{slot / kBlockTokens} * 2 + (is_value ? 1 : 0)) * n_kv_heads + kv_head;
+    uint16_t* at = pages + (head_page * kBlockTokens + slot % kBlockTokens) * head_dim + d;
+    *reinterpret_cast<uint32_t*>(at) = ptx::pack_bf16x2(pair.x, pair.y);
+  }
+};
+
+// A block takes gate tile i and up tile i + F / 16, so that both factors meet in one thread.
+struct SiluEpilogue {
+  static constexpr int kRows = 2;
+  uint16_t* y;
+  int64_t stride;
+
+  __device__ __forceinline__ void finish(int row, int output, const float2 (&pairs)[kRows]) const {
+    const float2 gate = pairs[0], up = pairs[1];
+    *reinterpret_cast<uint32_t*>(y + row * stride + output) =
+        ptx::pack_bf16x2(silu_mul(gate.x, up.x), silu_mul(gate.y, up.y));
+  }
+};
+
+template <class F, class Epilogue>
+constexpr int kAhead = [] {
+  // As in linear_gemv.cu: tiles whose codes and scales 40 registers hold.
+  const int registers = Epilogue::kRows * (4 * F::kWords + (F::kDense ? 0 : F::kFolds * F::kScaleEntry / 4));
+  return 40 / registers < 2 ? 2 : 40 / registers / 2 * 2;
+}();
+
+// This warp's share of the block's first tiles begins to come into L2 while the norm is computed.
+template <class F>
+__device__ __forceinline__ void prefetch_segment(const PackedWeight& w, int row_tile, int segment, int lane) {
+  const int first = segment * w.segment_tiles, tiles = min(w.segment_tiles, w.k_tiles - first);
+  constexpr int kTileBytes = F::kWords * kLanes * kWordBytes, kLine = 128;
+  const std::byte* from = w.codes + (int64_t{row_tile} * w.k_tiles + first) * kTileBytes;
+  for (int at = lane * kLine; at < tiles * kTileBytes; at += kLanes * kLine) ptx::prefetch_l2(from + at);
+}
+
+// `units`: row tiles, or pairs of them `units` apart.
+template <class F, class Epilogue>
+__global__ void __launch_bounds__(kThreads, F::kNarrow && F::kBias ? 1 : 2)
+    fused_kernel(PackedWeight w, NormRows x, int units, Epilogue epilogue) {
+  extern __shared__ __align__(16) std::byte rows[];
+  constexpr int kRows = Epilogue::kRows;
+  __shared__ Partials<1> partials[kRows];
+  const int lane = threadIdx.x % kLanes, segment = threadIdx.x / kLanes;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) prefetch_segment<F>(w, blockIdx.x + r * units, segment, lane);
+  normalise_rows<F>(x, w.k, w.k_tiles, rows);
+
+  const int segments = used_segments(w.k_tiles, w.segment_tiles);
+  for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
+    int row_tiles[kRows];
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) row_tiles[r] = unit + r * units;
+    using Inputs = NormalisedInputs<F>;
+    Inputs inputs[2] = {Inputs(rows, x.rows, w.k_tiles, lane), Inputs(rows, x.rows, w.k_tiles, lane)};
+    float sums[kRows][1][4] = {};
+    sum_segment<F, kRows, 1, kAhead<F, Epilogue>>(w, row_tiles, segment, lane, inputs, sums);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) partials[r].store(segment, lane, sums[r]);
+    __syncthreads();
+    const int row = threadIdx.x / 8, output = threadIdx.x % 8 * 2;  // 64 threads, a pair of outputs each
+    if (row < x.rows && unit * kTileRows + output < w.n) {
+      float2 pairs[kRows];
+#pragma unroll
+      for (int r = 0; r < kRows; ++r)
+        pairs[r] = {partials[r].total(segments, row, output), partials[r].total(segments, row, output + 1)};
+      epilogue.finish(row, unit * kTileRows + output, pairs);
+    }
+    __syncthreads();
+  }
+}
+
+template <class Epilogue>
+struct Entry {
+  void (*kernel)(PackedWeight, NormRows, int, Epilogue);
+  int (*row_bytes)(int k_tiles);
+};
+template <class Epilogue>
+struct Table {
+  Entry<Epilogue> entries[kFormatCount];
+};
+template <class Epilogue, int... kFormat>
+constexpr Table<Epilogue> table(std::integer_sequence<int, kFormat...>) {
+  return {{{fused_kernel<Format<kFormats[kFormat]>, Epilogue>, row_bytes<Format<kFormats[kFormat]>>}...}};
+}
+
+// As many blocks as run at once, if there are tiles for them, and all with nearly the same number of tiles.
+template <class Kernel>
+unsigned blocks_for(Kernel kernel, size_t shared_bytes, int units) {
+  int device = 0, processors = 0, blocks = 0;
+  CUDA_CHECK(cudaGetDevice(&device), "fused linear");
+  CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "fused linear");
+  CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, shared_bytes),
+             "fused linear");
+  const int at_once = std::max(1, processors * blocks), each = (units + at_once - 1) / at_once;
+  return static_cast<unsigned>((units + each - 1) / each);
+}
+
+template <class Epilogue>
+void launch(Stream stream, TensorView x, TensorView norm, float eps, const Matrix& m,
+            const Epilogue& epilogue, const char* operation) {
+  if (x.rows == 0) return;
+  static constexpr auto kTable = table<Epilogue>(std::make_integer_sequence<int, kFormatCount>());
+  int format = 0;
+  const PackedWeight w = packed_weight(m, format);
+  const Entry<Epilogue>& entry = kTable.entries[format];
+  const size_t shared_bytes = static_cast<size_t>(x.rows) * entry.row_bytes(w.k_tiles);
+  CUDA_CHECK(cudaFuncSetAttribute(entry.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(shared_bytes)),
+             operation);
+  const int units = w.row_tiles / Epilogue::kRows;
+  const NormRows rows{x.row<const float>(0), x.row_stride, static_cast<int>(x.rows), norm.row<const float>(0),
+                      eps};
+  entry.kernel<<<blocks_for(entry.kernel, shared_bytes, units), kThreads, shared_bytes, stream>>>(
+      w, rows, units, epilogue);
+  check_launch(operation);
+}
+
+bool words_of(const TensorView& view, int64_t elements) {
+  const auto size = static_cast<int64_t>(size_of(view.dtype));
+  return reinterpret_cast<uintptr_t>(view.data) % static_cast<uintptr_t>(elements * size) == 0 &&
+         (view.rows == 1 || view.row_stride % elements == 0);
+}
+
+}  // namespace
+
+bool can_fuse_norm(TensorView x, TensorView norm, const Matrix& w) {
+  // 80 KB: what every GPU from sm_80 on lets a block have, less what is static.
+  constexpr int64_t kSharedBytes = 80 * 1024;
+  const int64_t k_tiles = (w.k + kTileK - 1) / kTileK;
+  return x.rows <= kFusedRows && w.k % 4 == 0 && words_of(x, 4) && words_of(norm, 4) &&
+         x.rows * (k_tiles * kTileK * 2 + 64) <= kSharedBytes;
+}
+
+bool can_fuse_gate_up(TensorView x, TensorView norm, const Matrix& w, TensorView y) {
+  return can_fuse_norm(x, norm, w) && w.n % (2 * kTileRows) == 0 && words_of(y, 2);
+}
+
+void launch_norm_qkv_rope(Stream stream, TensorView x, TensorView norm, float eps, const Matrix& w,
+                          TensorView qkv, const BatchView& batch, const AttentionShape& shape,
+                          TensorView rope, KvLayer kv) {
+  launch(stream, x, norm, eps, w,
+         RopeEpilogue{.qkv = qkv.row<float>(0),
+                      .qkv_stride = qkv.row_stride,
+                      .positions = batch.positions.row<const int32_t>(0),
+                      .slots = batch.slots.row<const int32_t>(0),
+                      .rope = rope.row<const float>(0),
+                      .rope_stride = rope.row_stride,
+                      .pages = reinterpret_cast<uint16_t*>(kv.data),
+                      .n_heads = shape.n_heads,
+                      .n_kv_heads = shape.n_kv_heads,
+                      .head_dim = shape.head_dim},
+         "norm_qkv_rope");
+}
+
+void launch_norm_gate_up_silu(Stream stream, TensorView x, TensorView norm, float eps, const Matrix& w,
+                              TensorView y) {
+  launch(stream, x, norm, eps, w, SiluEpilogue{y.row<uint16_t>(0), y.row_stride}, "norm_gate_up_silu");
+}
+
+}  // namespace tramontane::cuda
