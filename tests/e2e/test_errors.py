@@ -136,6 +136,7 @@ def test_bad_completions(http):
         check_error(http.post("/detokenize", json={"tokens": tokens}), 400)
     check_error(http.post("/tokenize", json={}), 400)
     check_error(http.post("/tokenize", json={"prompt": ["a"]}), 400)
+    check_error(http.post("/tokenize", json={"prompt": "a", **HELLO}), 400, param="prompt")
     check_error(http.post("/apply-template", json={}), 400, param="messages")
 
 

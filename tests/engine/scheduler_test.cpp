@@ -135,6 +135,19 @@ TEST_F(SchedulerTest, PreemptsTheLatestArrivalAndRecomputesItLater) {
   EXPECT_THAT(step(), ElementsAre(Row(1, 1, 1, true)));
 }
 
+// Priority counts among the running ones too: a later arrival that is more urgent keeps its blocks.
+TEST_F(SchedulerTest, TheLeastUrgentIsPreemptedEvenWhenItCameFirst) {
+  start({.step_tokens = 100, .max_sequences = 2, .max_logits = 2}, 4);
+  add(16, 1, 1);
+  step();
+  add(14, 2, 0);
+  EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true), Row(1, 14, 1, true)));
+  EXPECT_THAT(step(), ElementsAre(Row(1, 1, 1, true), Row(0, 1, 1, true)));
+  for (int i = 0; i < 20 && preempted_.empty(); ++i) step();  // 0 wants its third block, and there is none
+  EXPECT_THAT(preempted_, ElementsAre(0));
+  EXPECT_THAT(scheduler_->running(), ElementsAre(&sequences_[1]));
+}
+
 TEST_F(SchedulerTest, AnEarlierOneTakesTheBlocksOfALaterOne) {
   start({.step_tokens = 100, .max_sequences = 2, .max_logits = 2}, 3);
   add(16, 1);

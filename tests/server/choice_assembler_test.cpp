@@ -64,6 +64,15 @@ TEST(ChoiceAssembler, StopsAtAStopString) {
   EXPECT_EQ(result.ids.size(), 7u);  // up to the token that completed it
 }
 
+// What is left of a cut character reads U+FFFD, and may complete a stop string at the very end.
+TEST(ChoiceAssembler, StopsAtAStopStringThatTheEndCompletes) {
+  OutputOptions output;
+  output.stop = {"b\uFFFD"};
+  const Result result = run("ab\xE2", output, 1);
+  EXPECT_EQ(result.text, "a");
+  EXPECT_EQ(result.finish, FinishReason::stop);
+}
+
 TEST(ChoiceAssembler, NoPrefixOfAStopStringLeaks) {
   const FakeTokenizer tokenizer;
   OutputOptions output;

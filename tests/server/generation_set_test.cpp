@@ -47,6 +47,18 @@ TEST(GenerationSet, CancelsWhatIsLeft) {
   EXPECT_TRUE(b->cancelled);
 }
 
+// The slowest prompt's times are the request's; cached tokens are the sum.
+TEST(GenerationSet, SumsUpTheTimings) {
+  const auto a = std::make_shared<Generation>(1), b = std::make_shared<Generation>(1);
+  a->timings = {.queue_s = 3, .prefill_s = 1, .decode_s = 5, .cached_tokens = 16};
+  b->timings = {.queue_s = 2, .prefill_s = 4, .decode_s = 3, .cached_tokens = 32};
+  const RequestTimings all = GenerationSet({a, b}, 1).timings();
+  EXPECT_EQ(all.queue_s, 3);
+  EXPECT_EQ(all.prefill_s, 4);
+  EXPECT_EQ(all.decode_s, 5);
+  EXPECT_EQ(all.cached_tokens, 48);
+}
+
 TEST(GenerationSet, CancelsOneSequence) {
   const auto a = std::make_shared<Generation>(2);
   GenerationSet set({a}, 2);

@@ -152,6 +152,10 @@ TEST(Bpe, MergesBestRankFirst) {
   EXPECT_EQ(tokenizer->decode(Ids{9, 4}), "\uFFFDab");
   EXPECT_EQ(tokenizer->token_bytes(9), "\xC3");
   EXPECT_EQ(tokenizer->token_bytes(0), "");
+  BpeVocabulary spelt = small();
+  spelt.tokens[8] = "\u0120x";  // user-defined tokens are plain text: this is no space
+  EXPECT_EQ(make_bpe_tokenizer(spelt)->token_bytes(8), "\u0120x");
+  EXPECT_EQ(make_bpe_tokenizer(spelt)->decode(Ids{7, 8}), " \u0120x");
   EXPECT_THROW(tokenizer->piece(11), std::out_of_range);
 }
 

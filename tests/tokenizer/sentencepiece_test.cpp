@@ -180,6 +180,7 @@ TEST(SentencePiece, SaysWhatEachIdStandsFor) {
   const auto tokenizer = load_sentencepiece_tokenizer(model);
   EXPECT_EQ(tokenizer->piece(13), "<0x0A>");
   EXPECT_EQ(tokenizer->token_bytes(13), "\n");
+  EXPECT_EQ(tokenizer->token_bytes(0), " \u2047 ");
   EXPECT_EQ(tokenizer->token_bytes(272), " the");
   EXPECT_EQ(tokenizer->piece(272), "\u2581the");
   EXPECT_THROW(tokenizer->piece(32000), std::out_of_range);

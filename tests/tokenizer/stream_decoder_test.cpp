@@ -76,6 +76,26 @@ TEST(StreamDecoder, SaysNothingAfterTheStop) {
   EXPECT_EQ(decoder.finish(), "");
 }
 
+// Every pattern of up to 8 letters, whatever it shares with itself, against the plain definition.
+TEST(StopMatcher, MatchesTheLongestBeginning) {
+  std::mt19937 random(7);
+  std::string text;
+  for (int i = 0; i < 400; ++i) text += random() % 3 == 0 ? 'b' : 'a';
+  for (size_t length = 1; length <= 8; ++length) {
+    for (unsigned bits = 0; bits < 1u << length; ++bits) {
+      std::string stop;
+      for (size_t i = 0; i < length; ++i) stop += bits >> i & 1 ? 'b' : 'a';
+      StopMatcher matcher(stop);
+      for (size_t end = 1; end <= text.size(); ++end) {
+        matcher.advance(text[end - 1]);
+        size_t longest = std::min(end, length);
+        while (text.compare(end - longest, longest, stop, 0, longest) != 0) --longest;
+        ASSERT_EQ(matcher.matched(), longest) << stop << " at " << end;
+      }
+    }
+  }
+}
+
 // The plain definition, on the whole text: the stop that ends first, of those the longest.
 std::pair<std::string, bool> cut_at_stop(const std::string& text, const std::vector<std::string>& stops) {
   for (size_t end = 1; end <= text.size(); ++end) {
