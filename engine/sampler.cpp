@@ -7,14 +7,12 @@
 
 #include "engine/backend/check.h"
 #include "engine/philox.h"
+#include "engine/sampling_math.h"
 
 namespace tramontane {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-// Adjusted logits stay below this, so that a difference of two of them is finite.
-constexpr float kMaxLogit = 1e30f;
-constexpr float kWeightOne = 0x1p40f;
 // Independent maxima and sums: one vector of the widest instruction set in use, so that the compiler keeps
 // each in a register lane.
 constexpr size_t kLanes = 16;
@@ -37,38 +35,6 @@ float maximum(std::span<const float> values) {
   }
   for (; i < values.size(); ++i) lanes[0] = std::max(lanes[0], values[i]);
   return *std::max_element(lanes, lanes + kLanes);
-}
-
-// exp(x) for x <= 0, within 3 units in the last place, written so that loops over it become vector code;
-// below -87 it is 0. x = n ln2 + r with |r| <= ln2/2 (ln2 in two parts: Cody and Waite 1980); Taylor's
-// polynomial of degree 7 is within r^8/8! < 6e-9.
-inline float fast_exp(float x) {
-  const float clamped = x < -87.0f ? -87.0f : x;
-  constexpr float kRound = 0x1.8p23f;  // adding it leaves an integer in the low bits
-  const float shifted = clamped * 0x1.715476p0f + kRound;
-  const float n = shifted - kRound;
-  const float r = (clamped - n * 0x1.62e4p-1f) - n * 0x1.7f7d1cp-20f;
-  float p = 1.0f / 5040;
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  const uint32_t exponent = std::bit_cast<uint32_t>(shifted) << 23;  // n, moved to where the exponent is
-  const float result = std::bit_cast<float>(std::bit_cast<uint32_t>(p) + exponent);
-  return x < -87.0f ? 0.0f : result;
-}
-
-// bits / 2^64 * total, rounded down: exact, and < total.
-uint64_t scale(uint64_t bits, uint64_t total) {
-  __extension__ using Wide = unsigned __int128;
-  return static_cast<uint64_t>((Wide{bits} * total) >> 64);
-}
-
-uint64_t weight_of(float exponential) {
-  return static_cast<uint64_t>(static_cast<int64_t>(exponential * kWeightOne));
 }
 
 uint64_t bits_for(const SamplingContext& context) {
@@ -111,8 +77,7 @@ std::span<const float> Sampler::adjust(std::span<const float> logits, const Samp
                          params.frequency_penalty != 0.0f;
   if (params.logit_bias.empty() && !penalties && context.masked.empty()) return logits;
   std::copy(logits.begin(), logits.end(), adjusted_.begin());
-  for (const auto& [id, bias] : params.logit_bias)
-    adjusted_[id] = std::clamp(adjusted_[id] + bias, -kMaxLogit, kMaxLogit);
+  for (const auto& [id, bias] : params.logit_bias) adjusted_[id] = clamp_logit(adjusted_[id] + bias);
   if (penalties) penalise(context);
   for (const int32_t id : context.masked) adjusted_[id] = -kInfinity;
   return adjusted_;
@@ -124,11 +89,8 @@ void Sampler::penalise(const SamplingContext& context) {
   for (const int32_t id : context.tokens.subspan(context.n_prompt)) ++counts_[id];
   for (const int32_t id : context.tokens) {
     if (seen_[id] == 0) continue;  // done at its first occurrence
-    float logit = adjusted_[id];
-    logit = logit > 0.0f ? logit / params.repetition_penalty : logit * params.repetition_penalty;
-    logit -= params.frequency_penalty * static_cast<float>(counts_[id]) +
-             (counts_[id] > 0 ? params.presence_penalty : 0.0f);
-    adjusted_[id] = std::clamp(logit, -kMaxLogit, kMaxLogit);
+    adjusted_[id] = penalised(adjusted_[id], counts_[id], params.repetition_penalty, params.presence_penalty,
+                              params.frequency_penalty);
     seen_[id] = 0;
     counts_[id] = 0;
   }
@@ -139,8 +101,7 @@ int32_t Sampler::draw_from_all(std::span<const float> logits, float max, const S
   const float temperature = context.params.temperature;
   const size_t n = logits.size();
   for (size_t i = 0; i < n; ++i) exponentials_[i] = fast_exp((logits[i] - max) / temperature);
-  const auto floor_weight =
-      static_cast<uint64_t>(std::ceil(double{context.params.min_p} * double{kWeightOne}));
+  const uint64_t floor_weight = min_p_weight(context.params.min_p);
   const auto weight = [&](size_t i) {
     const uint64_t w = weight_of(exponentials_[i]);
     return w >= floor_weight ? w : 0;
@@ -154,7 +115,7 @@ int32_t Sampler::draw_from_all(std::span<const float> logits, float max, const S
     weighted_.push_back({sum, static_cast<int32_t>(first)});
     total += sum;
   }
-  uint64_t left = scale(bits_for(context), total);
+  uint64_t left = scale_bits(bits_for(context), total);
   size_t block = 0;
   while (left >= weighted_[block].weight) left -= weighted_[block++].weight;
   for (auto i = static_cast<size_t>(weighted_[block].id);; ++i) {
@@ -214,14 +175,10 @@ int32_t Sampler::draw_from_some(std::span<const float> logits, float max, const 
   for (const Weighted& w : weighted_) total += w.weight;
 
   if (params.top_p < 1.0f) {
-    // A token below (1 - p) / n of the total cannot be needed: all such tokens together weigh less than 1 -
-    // p. Usually that leaves few.
-    const double rest =
-        (1.0 - double{params.top_p}) * static_cast<double>(total) / static_cast<double>(weighted_.size());
-    const auto hopeless = static_cast<uint64_t>(rest);
+    const uint64_t hopeless = top_p_hopeless(params.top_p, total, static_cast<int64_t>(weighted_.size()));
     std::erase_if(weighted_, [&](const Weighted& w) { return w.weight < hopeless; });
     // The fewest likeliest tokens that reach the target: a heap gives them one by one.
-    const auto target = static_cast<uint64_t>(std::ceil(double{params.top_p} * static_cast<double>(total)));
+    const uint64_t target = top_p_target(params.top_p, total);
     const auto worse = [](const Weighted& a, const Weighted& b) {
       return a.weight != b.weight ? a.weight < b.weight : a.id > b.id;
     };
@@ -237,7 +194,7 @@ int32_t Sampler::draw_from_some(std::span<const float> logits, float max, const 
     total = sum;
   }
   if (params.min_p > 0.0f) {
-    const auto floor_weight = static_cast<uint64_t>(std::ceil(double{params.min_p} * double{kWeightOne}));
+    const uint64_t floor_weight = min_p_weight(params.min_p);
     std::erase_if(weighted_, [&](const Weighted& w) { return w.weight < floor_weight; });
     total = 0;
     for (const Weighted& w : weighted_) total += w.weight;
@@ -245,7 +202,7 @@ int32_t Sampler::draw_from_some(std::span<const float> logits, float max, const 
   // Which interval of [0, total) a token gets depends on the order; by id it is a plain function of the set.
   std::sort(weighted_.begin(), weighted_.end(),
             [](const Weighted& a, const Weighted& b) { return a.id < b.id; });
-  uint64_t left = scale(bits_for(context), total);
+  uint64_t left = scale_bits(bits_for(context), total);
   size_t i = 0;
   while (left >= weighted_[i].weight) left -= weighted_[i++].weight;
   return weighted_[i].id;
