@@ -11,10 +11,11 @@
 namespace tramontane::cuda {
 namespace {
 
-// Up to 4 tiles of columns share their keys' chunks among blocks: 16 rows of a 7B model, as when speculated
-// tokens are verified. They read the keys 4 times, but mostly from L2, and a long context keeps every SM
-// busy.
-constexpr int32_t kDecodeColumns = 4 * kDecodeTile;
+// With so few sequences in a step, up to 8 tiles of columns (32 rows of a 7B model: the end of a long prompt,
+// or speculated tokens) are decoded: prefill's one block a tile and kv head would leave most SMs idle while
+// it walks all keys. With more sequences only single rows are, so that their grid has no idle tiles.
+constexpr int32_t kFewSequences = 4;
+constexpr int32_t kMostDecodeColumns = 8 * kDecodeTile;
 // Blocks that a decode step spreads to: five times what 132 SMs hold. Blocks beyond a short sequence's last
 // chunk cost a launch and two loads each, so that more of them would be felt.
 constexpr int64_t kDecodeBlocks = 2048;
@@ -27,20 +28,29 @@ int64_t divide_up(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-int64_t bytes_of_row(
-    const AttentionShape& shape) {  // of one partial result: the sums, their maximum and weight
+// Of one partial result: the sums, their maximum and weight.
+int64_t bytes_of_row(const AttentionShape& shape) {
   return (int64_t{shape.head_dim} + 2) * int64_t{sizeof(float)};
 }
 
-// Most bytes of partial results that such a batch can have use for.
-int64_t partial_bytes(const AttentionShape& shape, int64_t n_tokens, int64_t n_seqs, int64_t max_kv) {
-  const int64_t group = shape.n_heads / shape.n_kv_heads;
-  // One row each needs its group's columns; several rows, any number up to the limit.
-  const int64_t columns = n_tokens <= n_seqs ? std::min<int64_t>(group, kDecodeColumns) : kDecodeColumns;
-  const int64_t rows = columns <= kDecodeTile ? columns : divide_up(columns, kDecodeTile) * kDecodeTile;
-  const int64_t all =
-      n_seqs * divide_up(max_kv, kAttentionChunk) * rows * shape.n_kv_heads * bytes_of_row(shape);
-  return std::min(all, kPartialBytes);
+// Columns of one row, in whole tiles.
+int64_t columns_of_row(const AttentionShape& shape) {
+  return divide_up(shape.n_heads / shape.n_kv_heads, kDecodeTile) * kDecodeTile;
+}
+
+// Most chunks that a decoded sequence of at most max_kv keys sees.
+int64_t most_chunks(const AttentionShape& shape, int64_t max_kv) {
+  const int64_t all = divide_up(std::max<int64_t>(max_kv, 1), kAttentionChunk);
+  if (shape.sliding_window == 0) return all;
+  // A window that moves over kMostDecodeColumns rows, wherever it begins in a chunk.
+  return std::min(all, divide_up(int64_t{shape.sliding_window} + kMostDecodeColumns, kAttentionChunk) + 1);
+}
+
+// Most bytes of partial results that a batch of at most so many sequences has use for. It grows with both.
+int64_t partial_bytes(const AttentionShape& shape, int64_t n_seqs, int64_t max_kv) {
+  const int64_t rows =
+      std::max(n_seqs * columns_of_row(shape), std::min<int64_t>(n_seqs, kFewSequences) * kMostDecodeColumns);
+  return std::min(most_chunks(shape, max_kv) * rows * shape.n_kv_heads * bytes_of_row(shape), kPartialBytes);
 }
 
 // Calls visit(std::integral_constant<int, D>()) for the head_dim D that the kernels are compiled for.
@@ -109,32 +119,31 @@ AttentionArguments arguments_of(TensorView qkv, const BatchView& batch, const At
 size_t attention_workspace_bytes(const AttentionShape& shape, int32_t max_tokens, int32_t max_sequences,
                                  int32_t max_kv) {
   check_shape(shape);
+  static_cast<void>(max_tokens);  // rows beyond the decoded ones need no scratch
   // 16: the sums begin at a multiple of it.
   return static_cast<size_t>(kCounters * int64_t{sizeof(int32_t)} +
-                             partial_bytes(shape, max_tokens, max_sequences, max_kv) + 16);
+                             partial_bytes(shape, max_sequences, max_kv) + 16);
 }
 
 AttentionPlan plan_attention(const AttentionShape& shape, const BatchView& batch) {
-  const int64_t group = shape.n_heads / shape.n_kv_heads;
-  AttentionPlan plan;
-  plan.decode_columns = kDecodeColumns;
-  const bool has_long = batch.max_q * group > kDecodeColumns;
+  const int64_t group = shape.n_heads / shape.n_kv_heads, most = batch.max_q * group;
+  int64_t limit = columns_of_row(shape);
+  if (batch.n_seqs <= kFewSequences) limit = std::max<int64_t>(limit, kMostDecodeColumns);
+  const bool has_long = most > limit;
   // Where all sequences have max_q rows there are none of fewer.
   const bool has_short = !has_long || batch.n_tokens < int64_t{batch.n_seqs} * batch.max_q;
+
+  AttentionPlan plan;
+  plan.decode_columns = static_cast<int32_t>(limit);
   if (has_short) {
-    const int64_t most = std::min<int64_t>(batch.max_q * group, kDecodeColumns);
-    plan.decode_tiles = static_cast<int32_t>(divide_up(most, kDecodeTile));
+    plan.decode_tiles = static_cast<int32_t>(divide_up(std::min(most, limit), kDecodeTile));
     plan.partial_rows = static_cast<int32_t>(std::min<int64_t>(most, kDecodeTile));
     const int64_t tiles = int64_t{batch.n_seqs} * plan.decode_tiles * shape.n_kv_heads;
-    int64_t chunks = divide_up(std::max(batch.max_kv, 1), kAttentionChunk);
-    if (shape.sliding_window > 0)
-      chunks = std::min(chunks, divide_up(int64_t{shape.sliding_window} + batch.max_q, kAttentionChunk) + 1);
-    plan.splits =
-        static_cast<int32_t>(std::clamp<int64_t>(kDecodeBlocks / std::max<int64_t>(tiles, 1), 1, chunks));
-    if (tiles <= kCounters)
-      plan.max_partials =
-          static_cast<int32_t>(partial_bytes(shape, batch.n_tokens, batch.n_seqs, batch.max_kv) /
-                               (int64_t{plan.partial_rows} * shape.n_kv_heads * bytes_of_row(shape)));
+    plan.splits = static_cast<int32_t>(std::clamp<int64_t>(kDecodeBlocks / std::max<int64_t>(tiles, 1), 1,
+                                                           most_chunks(shape, batch.max_kv)));
+    const int64_t bytes = int64_t{plan.partial_rows} * shape.n_kv_heads * bytes_of_row(shape);
+    if (tiles <= kCounters && plan.splits > 1)
+      plan.max_partials = static_cast<int32_t>(partial_bytes(shape, batch.n_seqs, batch.max_kv) / bytes);
   }
   if (has_long)
     plan.prefill_tiles = static_cast<int32_t>(int64_t{batch.n_tokens} * group / kPrefillTile + batch.n_seqs);

@@ -18,11 +18,14 @@ struct DecodeGeometry : HeadGeometry<kHeadDim> {
   static constexpr int kKeyGroups = Head::kTileKeys / 16;                      // one a warp
   static constexpr int kElementGroups = (Head::kSteps + kWarps - 1) / kWarps;  // most of a warp
   static constexpr int kTileBytes = Head::kTileKeys * Rows::kRowBytes;
+  // Blocks of an SM that registers leave room for; shared memory at head_dim 128 does on H100, for two on
+  // A100.
+  static constexpr int kBlocks = Head::kDim <= 128 ? 3 : 2;
 };
 
-// Shared memory: two tiles of keys and two of values in a ring, so that while one is multiplied the next
-// three are under way: 48 KB a block at head_dim 128, three blocks an SM on an H100 and two on an A100, where
-// 40 KB an SM in flight are enough to keep the memory busy.
+// Two tiles of keys and two of values in a ring: while one is multiplied the next three are under way, 51 KB
+// a block at head_dim 128 (70 KB in all). An SM needs some 30 KB in flight to keep its share of the memory
+// busy.
 template <int kHeadDim>
 struct DecodeShared {
   using G = DecodeGeometry<kHeadDim>;
@@ -207,7 +210,8 @@ __device__ bool is_last_block(int* counter, int blocks, int& shared_answer) {
 
 // Grid: (sequence, tile of columns) x kv head x split. Split i of n takes the tile's chunks i, i + n, ….
 template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads, 2) attention_decode_kernel(const AttentionArguments a) {
+__global__ void __launch_bounds__(kThreads, DecodeGeometry<kHeadDim>::kBlocks)
+    attention_decode_kernel(const AttentionArguments a) {
   using G = DecodeGeometry<kHeadDim>;
   extern __shared__ __align__(16) std::byte shared_bytes[];
   auto& shared = *reinterpret_cast<DecodeShared<kHeadDim>*>(shared_bytes);
@@ -315,7 +319,7 @@ __global__ void __launch_bounds__(kThreads, 2) attention_decode_kernel(const Att
 #pragma unroll
       for (int i = 0; i < G::kElementGroups; ++i) {
         const int group = warp + i * kWarps;
-        if (group >= G::kSteps) break;
+        if (G::kSteps % kWarps != 0 && group >= G::kSteps) break;
         add_values<G::kDim>(chunk.values[2 * i], chunk.values[2 * i + 1], weights,
                             shared.values[stage] + step * 16 * G::Rows::kRowBytes + group * 32);
       }

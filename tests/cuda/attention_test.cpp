@@ -3,6 +3,7 @@
 #include "cuda/attention.h"
 
 #include <stdexcept>
+#include <tuple>
 
 #include "tests/cuda/paged_sequences.h"
 
@@ -117,8 +118,7 @@ TEST_P(AttentionBits, SameUnderEveryPlan) {
   const Values reference = sequences.run(call);
   sequences.expect_right(call, reference, 2);
   expect_same_bits(sequences.run(call, prefilled()), reference, "prefilled");
-  for (const auto& [splits, partials] :
-       {std::pair{1, 0}, {1, 1000}, {2, 1000}, {3, 1000}, {40, 1000}, {40, 8}, {3, 14}}) {
+  for (const auto& [splits, partials] : {std::pair{1, 0}, {2, 1000}, {40, 1000}, {40, 8}, {3, 14}}) {
     SCOPED_TRACE(std::to_string(splits) + " splits, room for " + std::to_string(partials));
     expect_same_bits(sequences.run(call, decoded(splits, partials)), reference, "decoded");
   }
@@ -165,6 +165,47 @@ TEST(Attention, ReplaysFromAGraph) {
   cudaGraphExecDestroy(replay);
   cudaGraphDestroy(graph);
   cudaStreamDestroy(stream);
+}
+
+// A server reserves scratch once, for its largest step: every smaller one must do with it.
+TEST(Attention, WorkspaceGrowsWithTheBatch) {
+  for (const AttentionShape& shape :
+       {AttentionShape{32, 8, 128, 0}, AttentionShape{32, 8, 128, 4096}, AttentionShape{40, 1, 64, 0}}) {
+    for (const int32_t max_kv : {1, 256, 257, 5000, 40000}) {
+      size_t before = 0;
+      for (const int32_t n_seqs : {1, 2, 4, 5, 8, 64, 300}) {
+        const size_t bytes = attention_workspace_bytes(shape, n_seqs, n_seqs, max_kv);
+        EXPECT_GE(bytes, before) << n_seqs << " sequences";
+        EXPECT_GE(attention_workspace_bytes(shape, n_seqs, n_seqs, max_kv + 1), bytes)
+            << n_seqs << " sequences";
+        EXPECT_EQ(attention_workspace_bytes(shape, 5000, n_seqs, max_kv), bytes) << "more tokens";
+        before = bytes;
+      }
+    }
+  }
+}
+
+// Single rows share their keys' chunks out, also beside a long prompt; long prompts do not.
+TEST(Attention, Plans) {
+  const AttentionShape mistral{32, 8, 128, 0};
+  const auto plan = [&](int32_t n_tokens, int32_t n_seqs, int32_t max_q, int32_t max_kv) {
+    BatchView batch;
+    batch.n_tokens = n_tokens;
+    batch.n_seqs = n_seqs;
+    batch.max_q = max_q;
+    batch.max_kv = max_kv;
+    return plan_attention(mistral, batch);
+  };
+  const AttentionPlan alone = plan(1, 1, 1, 4096), many = plan(64, 64, 1, 4096);
+  EXPECT_EQ(std::tuple(alone.decode_tiles, alone.splits, alone.prefill_tiles), std::tuple(1, 16, 0));
+  EXPECT_EQ(std::tuple(many.decode_tiles, many.splits, many.prefill_tiles), std::tuple(1, 4, 0));
+  EXPECT_GE(many.max_partials, 64 * 16) << "room for every chunk";
+  const AttentionPlan prompt = plan(2048, 1, 2048, 2048), mixed = plan(2048 + 31, 32, 2048, 4096);
+  EXPECT_EQ(std::tuple(prompt.decode_tiles, prompt.prefill_tiles), std::tuple(0, 65));
+  EXPECT_EQ(std::tuple(mixed.decode_tiles, mixed.splits), std::tuple(1, 8));
+  EXPECT_GE(mixed.prefill_tiles, 64);
+  const AttentionPlan tail = plan(20, 1, 20, 32768);
+  EXPECT_EQ(std::tuple(tail.decode_tiles, tail.splits, tail.prefill_tiles), std::tuple(5, 51, 0));
 }
 
 TEST(Attention, StridedRows) {
