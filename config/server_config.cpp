@@ -147,6 +147,15 @@ void name_environment_variables(CLI::App& command) {
   }
 }
 
+void add_compute_options(CLI::App& command, ModelOptions& o) {
+  declare(command, "--backend", o.backend, "What computes; auto: cpu (cuda is not built yet and is refused)",
+          one_of({"auto", "cpu", "cuda"}));
+  declare(command, "--cpu-kernels", o.cpu_kernels,
+          "Instruction set of the CPU kernels; without it the best that the processor has",
+          one_of({"scalar", "avx2", "avx512", "avx512bf16", "amx"}));
+  declare(command, "--threads", o.threads, "Threads that compute; 0: one per core", in_range(0, 1024));
+}
+
 void add_model_options(CLI::App& command, ModelOptions& o) {
   declare(command, "--model", o.model, "Checkpoint: a directory (Hugging Face, MLX) or a .gguf file")
       ->required();
@@ -155,14 +164,9 @@ void add_model_options(CLI::App& command, ModelOptions& o) {
   declare(command, "--chat-template", o.chat_template,
           "Chat encoding; without it chosen by the vocabulary (32000: v1, 32768: v3)",
           one_of({"v1", "v2", "v3", "chatml"}));
-  declare(command, "--backend", o.backend, "What computes; auto: cpu (cuda is not built yet and is refused)",
-          one_of({"auto", "cpu", "cuda"}));
-  declare(command, "--cpu-kernels", o.cpu_kernels,
-          "Instruction set of the CPU kernels; without it the best that the processor has",
-          one_of({"scalar", "avx2", "avx512", "avx512bf16", "amx"}));
+  add_compute_options(command, o);
   declare(command, "--arithmetic", o.arithmetic, "bf16, or f32: the slow reference mode, weights as stored",
           one_of({"bf16", "f32"}));
-  declare(command, "--threads", o.threads, "Threads that compute; 0: one per core", in_range(0, 1024));
   declare(command, "--max-model-len", o.max_model_len,
           "Most tokens of prompt and answer together; 0: the model's own, or what memory allows",
           in_range(0, kMaxInt));

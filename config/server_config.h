@@ -53,6 +53,8 @@ struct ServerConfig {
 // Adds the options to a subcommand; the structs must outlive parsing. Errors are CLI11's (one line, exit code
 // != 0).
 void add_model_options(CLI::App& command, ModelOptions& options);
+// Of these only what computes: --backend to --threads.
+void add_compute_options(CLI::App& command, ModelOptions& options);
 void add_server_options(CLI::App& command, ServerConfig& config);  // includes the model's
 
 // A subcommand that takes --config FILE. Precedence: flag, then environment variable, then file, then

@@ -123,9 +123,7 @@ Command add_compare(CLI::App& app) {
       ->add_option("--chat-template", o->model.chat_template,
                    "v1, v2, v3 or chatml; without it chosen by the vocabulary")
       ->check(CLI::IsMember({"v1", "v2", "v3", "chatml"}));
-  command->add_option("--threads", o->model.threads, "Threads that compute; 0: one per core")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str();
+  add_compute_options(*command, o->model);
   return {command, [o] { return run_compare(*o); }};
 }
 

@@ -10,7 +10,7 @@
 namespace tramontane {
 
 struct CompareOptions {
-  ModelOptions model;  // the reference: model, tokenizer, chat_template; kernels and threads for all
+  ModelOptions model;  // the reference: model, tokenizer, chat_template; what computes, for all
   std::vector<std::string> candidates;
   std::string prompts;          // a file; empty: the default prompts
   std::string multiple_choice;  // a JSON lines file instead of prompts

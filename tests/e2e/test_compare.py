@@ -166,3 +166,15 @@ def test_unequal_vocabularies_are_refused(prompts):
 )
 def test_failures_are_one_line(arguments, words):
     assert_one_line_failure(compare(*arguments), *words)
+
+
+def test_computing_options_are_those_of_the_other_commands(tmp_path, prompts):
+    figures = tmp_path / "drift.json"
+    result = compare(
+        "--candidate", MODEL, "--prompts", prompts, "--max-tokens", "2", "--no-noise-floor", "--json", str(figures),
+        "--backend", "cpu", "--cpu-kernels", "scalar", "--threads", "1",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert json.loads(figures.read_text())["reference"]["backend"] == "cpu (scalar, 1 thread)"
+    assert_one_line_failure(compare("--candidate", MODEL, "--cpu-kernels", "sse"), "--cpu-kernels", "sse")
+    assert_one_line_failure(compare("--candidate", MODEL, "--backend", "tpu"), "--backend", "tpu")
