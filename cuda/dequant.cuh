@@ -122,7 +122,7 @@ __device__ __forceinline__ void expand(const TileCodes<F>& tile, int step, const
   } else if constexpr (F::kCodes == Codes::codebook4) {
     expand_codebook4(component(tile.words[0], step), w.table, a);
   } else if constexpr (F::kCodes == Codes::affine8) {
-    const uint4& words = tile.words[step / 2];
+    const uint4 words = step < 2 ? tile.words[0] : tile.words[1];  // no index: registers have none
     const uint32_t first = component(words, 2 * (step % 2)), second = component(words, 2 * (step % 2) + 1);
     a[0] = expand_bytes(first, w.offset);
     a[1] = expand_bytes(first >> 8, w.offset);

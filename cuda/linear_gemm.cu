@@ -127,7 +127,7 @@ __device__ __forceinline__ void make_sums(const Stage<F>& stage, int parity, Inp
   if constexpr (F::kBias) {
     const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
     const SharedInputs<F> inputs(stage.inputs, sums, parity, lane);
-#pragma unroll
+#pragma unroll 1  // side by side the two take registers that are not there
     for (int i = 0; i < kColumns / kWarps; ++i) {
       const int n = warp * (kColumns / kWarps) + i;
 #pragma unroll
@@ -158,7 +158,8 @@ __device__ __forceinline__ void add_stage(const PackedWeight& w, const Stage<F>&
     return entry;
   };
   SharedInputs<F> inputs(stage.inputs, input_sums, parity, lane);
-  add_tile<F, kRows, kColumns>(w, codes, scales, inputs, sums);
+  constexpr bool kCrowded = F::kFold == 32 && F::kBias && F::kScaleBytes == 4;  // spills when unrolled
+  add_tile<F, kRows, kColumns, kCrowded ? 1 : F::kFolds>(w, codes, scales, inputs, sums);
 }
 
 __device__ __forceinline__ void add_segment(float (&sums)[kRows][kColumns][4],

@@ -57,12 +57,12 @@ __device__ __forceinline__ void add_fold(const uint32_t (&a)[F::kFoldSteps][4], 
 // sums[r][n] += row tile r (kRows of them) times column tile n, one tile of K. `inputs` gives the columns:
 //   void load(int column_tile, int fold, FoldInputs<F>&)          B operands
 //   float2 sums(int column_tile, int fold, const FoldInputs<F>&)  sum_inputs of them; only asked for biases
-// and `scales(row tile, fold)` is a ScaleEntry.
-template <class F, int kRows, int kColumns, class Scales, class Inputs>
+// and `scales(row tile, fold)` is a ScaleEntry. Folds are unrolled but where registers are too few.
+template <class F, int kRows, int kColumns, int kUnrolledFolds = F::kFolds, class Scales, class Inputs>
 __device__ __forceinline__ void add_tile(const PackedWeight& w, const TileCodes<F> (&codes)[kRows],
                                          const Scales& scales, Inputs& inputs,
                                          float (&sums)[kRows][kColumns][4]) {
-#pragma unroll
+#pragma unroll kUnrolledFolds
   for (int fold = 0; fold < F::kFolds; ++fold) {
     uint32_t a[kRows][F::kFoldSteps][4];
     RowScales row_scales[kRows];
