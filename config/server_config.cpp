@@ -67,6 +67,18 @@ CLI::Validator byte_size() {
           ""};
 }
 
+CLI::Validator gpu_memory() {
+  return {[](std::string& text) -> std::string {
+            try {
+              parse_gpu_memory(text);
+              return {};
+            } catch (const std::runtime_error& error) {
+              return error.what();
+            }
+          },
+          "0.05..1.0 or SIZE"};
+}
+
 constexpr int32_t kMaxInt = std::numeric_limits<int32_t>::max();
 constexpr double kMaxDouble = std::numeric_limits<double>::max();
 
@@ -128,6 +140,18 @@ uint64_t parse_bytes(const std::string& text) {
   return bytes;
 }
 
+GpuMemory parse_gpu_memory(const std::string& text) {
+  if (text.find('.') == std::string::npos) {
+    if (const uint64_t bytes = parse_bytes(text); bytes >= uint64_t{1} << 20) return {.bytes = bytes};
+    throw std::runtime_error("'" + text + "' is less than 1MiB; a share is written as 0.9 or 1.0");
+  }
+  double share = 0;
+  const char* end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, share);
+  if (error == std::errc{} && stop == end && share >= 0.05 && share <= 1.0) return {.share = share};
+  throw std::runtime_error("'" + text + "' is neither a share from 0.05 to 1.0 nor a size such as 20GiB");
+}
+
 CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& description) {
   CLI::App* command = app.add_subcommand(name, description);
   // Declared first, hence called first: what the file says is then treated like any other spelling of an
@@ -148,8 +172,11 @@ void name_environment_variables(CLI::App& command) {
 }
 
 void add_compute_options(CLI::App& command, ModelOptions& o) {
-  declare(command, "--backend", o.backend, "What computes; auto: cpu (cuda is not built yet and is refused)",
+  declare(command, "--backend", o.backend, "What computes; auto: cuda where it can, else cpu, and says why",
           one_of({"auto", "cpu", "cuda"}));
+  declare(command, "--device", o.device, "Which GPU, counted from 0", in_range(0, 1023));
+  declare(command, "--gpu-memory", o.gpu_memory,
+          "What the model may take of the GPU's memory: a share (0.9) or a size (20GiB)", gpu_memory());
   declare(command, "--cpu-kernels", o.cpu_kernels,
           "Instruction set of the CPU kernels; without it the best that the processor has",
           one_of({"scalar", "avx2", "avx512", "avx512bf16", "amx"}));
@@ -230,8 +257,13 @@ void add_server_options(CLI::App& command, ServerConfig& c) {
 }
 
 void check_consistent(const ModelOptions& o) {
-  if (o.backend == "cuda")
-    throw std::runtime_error("--backend cuda: the CUDA backend is not built yet; use --backend cpu");
+  if (o.backend == "cuda" && o.arithmetic == "f32")
+    throw std::runtime_error("--arithmetic f32 runs on the CPU alone, --backend says cuda");
+  if (o.backend == "cuda" && !o.cpu_kernels.empty())
+    throw std::runtime_error("--cpu-kernels is given and --backend says cuda");
+  const ModelOptions untouched;
+  if (o.backend == "cpu" && (o.gpu_memory != untouched.gpu_memory || o.device != untouched.device))
+    throw std::runtime_error("--gpu-memory and --device choose of GPUs, --backend says cpu");
   if (o.arithmetic == "f32" && !o.cpu_kernels.empty() && o.cpu_kernels != "scalar") {
     throw std::runtime_error("--arithmetic f32 runs on the scalar kernels, --cpu-kernels says " +
                              o.cpu_kernels);

@@ -18,7 +18,9 @@ struct ModelOptions {
   std::string model;                // a directory or a .gguf file
   std::string tokenizer;            // a SentencePiece file; empty: the checkpoint's own
   std::string chat_template;        // v1, v2, v3, chatml; empty: from the vocabulary
-  std::string backend = "auto";     // auto, cpu (cuda follows)
+  std::string backend = "auto";     // auto, cpu, cuda
+  int32_t device = 0;               // which GPU
+  std::string gpu_memory = "0.9";   // a share of the GPU's memory, or bytes; see parse_gpu_memory
   std::string cpu_kernels;          // empty: the best
   std::string arithmetic = "bf16";  // bf16, f32 (reference mode)
   int32_t threads = 0;              // 0: one per core
@@ -76,5 +78,13 @@ std::string options_markdown(const CLI::App& command);
 // "512MB" -> 512'000'000, "4GiB" -> 4'294'967'296, "65536" -> 65'536. Throws std::runtime_error for anything
 // else, overflow included.
 uint64_t parse_bytes(const std::string& text);
+
+// --gpu-memory: "0.9" (a decimal fraction: a share of the GPU's memory) or "20GiB" (bytes). One of the two is
+// 0. Throws std::runtime_error for anything else.
+struct GpuMemory {
+  uint64_t bytes = 0;
+  double share = 0;
+};
+GpuMemory parse_gpu_memory(const std::string& text);
 
 }  // namespace tramontane

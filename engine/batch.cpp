@@ -89,7 +89,28 @@ TensorView Batch::copy(const Array& array) {
   return {device, DType::i32, 1, count, count};
 }
 
+// A step whose sequences have one row each, all with logits, is a decode step: it takes one of few sizes.
+void Batch::pad() {
+  const auto rows = static_cast<int32_t>(tokens_.host.size());
+  const auto n_seqs = static_cast<int32_t>(kv_lens_.host.size());
+  if (max_q_ != 1 || logit_rows_.host.size() != tokens_.host.size()) return;
+  const int32_t most = std::min({limits_.max_tokens, limits_.max_sequences, limits_.max_logits});
+  const int32_t padded = backend_.padded_rows(rows, most);
+  CHECK_GE(padded, n_seqs);
+  CHECK_LE(padded, most);
+  for (int32_t row = rows; row < padded; ++row) {
+    tokens_.host.push_back(0);
+    positions_.host.push_back(0);
+    slots_.host.push_back(-1);
+    logit_rows_.host.push_back(row);
+    q_starts_.host.push_back(row + 1);
+    kv_lens_.host.push_back(0);
+  }
+  block_table_.host.resize(kv_lens_.host.size() * static_cast<size_t>(limits_.max_blocks), 0);
+}
+
 BatchView Batch::upload() {
+  pad();
   BatchView view;
   view.n_tokens = static_cast<int32_t>(tokens_.host.size());
   view.n_seqs = static_cast<int32_t>(kv_lens_.host.size());

@@ -25,7 +25,8 @@ class Batch {
   // live in `blocks`. The last n_logits of them want logits.
   void add(std::span<const int32_t> tokens, int32_t first_position, std::span<const int32_t> blocks,
            int32_t n_logits);
-  // Copies what was added to the device; the view is valid until the next clear().
+  // Copies what was added to the device, padded as the backend wants; the view is valid until the next
+  // clear().
   BatchView upload();
 
  private:
@@ -34,6 +35,7 @@ class Batch {
     std::vector<int32_t> host;  // capacity reserved
     int32_t* device = nullptr;
   };
+  void pad();
   TensorView copy(const Array& array);
 
   Backend& backend_;

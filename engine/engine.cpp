@@ -25,11 +25,6 @@
 namespace tramontane {
 namespace {
 
-MemoryPlan plan_for(Backend& backend, const Checkpoint& checkpoint, const EngineOptions& options) {
-  return plan_memory(checkpoint.config(), checkpoint.weight_bytes(), backend.act_dtype(), options,
-                     host_available_bytes());
-}
-
 EngineStats idle_stats(const MemoryPlan& plan) {
   EngineStats stats;
   stats.kv_blocks_total = plan.kv_blocks;
@@ -44,9 +39,9 @@ class Engine::Impl {
        const std::function<void(uint64_t, uint64_t)>& progress)
       : backend_(backend),
         options_(options),
-        plan_(plan_for(backend, checkpoint, options)),
+        plan_(plan_memory(backend, checkpoint, options)),
         limits_(batch_limits_of(options, plan_.max_model_len)),
-        model_(backend, checkpoint, limits_.max_tokens, limits_.max_logits, plan_.max_model_len, progress),
+        model_(backend, checkpoint, limits_, plan_.max_model_len, progress),
         cache_(backend, model_.attention_shape(), model_.config().n_layers, plan_.kv_blocks),
         batch_(backend, limits_),
         blocks_(plan_.kv_blocks),
@@ -135,6 +130,7 @@ void Engine::Impl::run() {
     inbox_.publish(accounting_.counts, std::chrono::steady_clock::now());
   }
   finish_all(reason);
+  if (reason == FinishReason::error && options_.on_failure) options_.on_failure();
 }
 
 void Engine::Impl::step() {

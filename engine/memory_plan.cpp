@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <cstdio>
-#include <fstream>
 #include <stdexcept>
 
 #include "engine/block_manager.h"
@@ -44,22 +43,38 @@ void check_options(const EngineOptions& options, const ModelConfig& config) {
     check_option("--max-model-len", options.max_model_len, 1, config.max_position);
 }
 
-uint64_t workspace_of(const ModelConfig& config, DType act_dtype, const EngineOptions& options,
-                      int32_t max_model_len) {
-  const BatchLimits limits = batch_limits_of(options, max_model_len);
-  const uint64_t host_logits = uint64_t{sizeof(float)} * limits.max_logits * config.vocab_size;
-  return Mistral::workspace_bytes(config, limits.max_tokens, limits.max_logits, max_model_len, act_dtype) +
-         2 * Batch::workspace_bytes(limits) + host_logits;  // the batch: once on the host, once on the device
+int32_t wanted_model_len(const ModelConfig& config, const EngineOptions& options) {
+  return options.max_model_len != 0 ? options.max_model_len : config.max_position;
 }
 
-// Blocks that are worth having and take no more than half of what is left: the rest is other programs' and
-// the page cache's.
+uint64_t workspace_of(const ModelConfig& config, DType act_dtype, const EngineOptions& options,
+                      int32_t max_model_len, bool dedicated) {
+  const BatchLimits limits = batch_limits_of(options, max_model_len);
+  const uint64_t device =
+      Mistral::workspace_bytes(config, limits, max_model_len, act_dtype) + Batch::workspace_bytes(limits);
+  if (dedicated) return device;
+  // The host's copies of the batch and of the logits are in the same memory.
+  return device + Batch::workspace_bytes(limits) +
+         uint64_t{sizeof(float)} * limits.max_logits * config.vocab_size;
+}
+
+// Of memory that others want too: blocks that are worth having, and no more than half of what is left.
 int64_t automatic_blocks(const EngineOptions& options, int32_t max_model_len, uint64_t block_bytes,
-                         uint64_t left) {
+                         uint64_t left, bool dedicated) {
+  if (dedicated) {  // more than every running sequence at full length would be kept for no one
+    const int64_t most = int64_t{options.max_sequences} * BlockManager::blocks_for(max_model_len);
+    return std::min(most, static_cast<int64_t>(left / block_bytes));
+  }
   const int64_t tokens = std::max<int64_t>(
       max_model_len, options.max_sequences * std::min<int64_t>(max_model_len, kTokensPerSequence));
   return std::min<int64_t>((tokens + kBlockTokens - 1) / kBlockTokens,
                            static_cast<int64_t>(left / 2 / block_bytes));
+}
+
+std::string not_enough(const MemoryPlan& plan, std::string_view flag) {
+  std::string text = "not enough memory: " + plan.to_string() + "; ";
+  if (!flag.empty()) text += "raise " + std::string(flag) + ", ";
+  return text + "lower --kv-cache-bytes, --step-tokens or --max-sequences, or take a smaller model";
 }
 
 }  // namespace
@@ -76,29 +91,29 @@ BatchLimits batch_limits_of(const EngineOptions& options, int32_t max_model_len)
 }
 
 MemoryPlan plan_memory(const ModelConfig& config, uint64_t weight_bytes, DType act_dtype,
-                       const EngineOptions& options, uint64_t available_bytes) {
+                       const EngineOptions& options, const MemoryBudget& budget, const StepMemory& step) {
   check_options(options, config);
   const AttentionShape shape{config.n_heads, config.n_kv_heads, config.head_dim, 0};
   const uint64_t block_bytes = KvCache::page_bytes(shape, act_dtype) * static_cast<uint64_t>(config.n_layers);
   MemoryPlan plan;
-  plan.available_bytes = available_bytes;
+  plan.available_bytes = budget.bytes;
   plan.weight_bytes = weight_bytes;
-  plan.max_model_len = options.max_model_len != 0 ? options.max_model_len : config.max_position;
-  plan.workspace_bytes = workspace_of(config, act_dtype, options, plan.max_model_len);
+  plan.max_model_len = wanted_model_len(config, options);
+  plan.workspace_bytes =
+      workspace_of(config, act_dtype, options, plan.max_model_len, budget.dedicated) + step.scratch;
+  plan.graph_bytes = step.graphs;
 
-  const uint64_t taken = plan.weight_bytes + plan.workspace_bytes;
-  const uint64_t left =
-      available_bytes == 0 ? UINT64_MAX / 2 : available_bytes - std::min(available_bytes, taken);
-  const int64_t blocks = options.kv_cache_bytes != 0
-                             ? static_cast<int64_t>(options.kv_cache_bytes / block_bytes)
-                             : automatic_blocks(options, plan.max_model_len, block_bytes, left);
+  const uint64_t taken = plan.weight_bytes + plan.workspace_bytes + plan.graph_bytes;
+  const uint64_t left = budget.bytes == 0 ? UINT64_MAX / 2 : budget.bytes - std::min(budget.bytes, taken);
+  const int64_t blocks =
+      options.kv_cache_bytes != 0
+          ? static_cast<int64_t>(options.kv_cache_bytes / block_bytes)
+          : automatic_blocks(options, plan.max_model_len, block_bytes, left, budget.dedicated);
   plan.kv_blocks =
       static_cast<int32_t>(std::min<int64_t>(blocks, INT32_MAX / kBlockTokens));  // slots are i32
   plan.kv_bytes = static_cast<uint64_t>(std::max(plan.kv_blocks, 1)) * block_bytes;
-  if (available_bytes != 0 && (plan.kv_blocks == 0 || taken + plan.kv_bytes > available_bytes)) {
-    throw std::runtime_error(
-        "not enough memory: " + plan.to_string() +
-        "; lower --kv-cache-bytes, --step-tokens or --max-sequences, or take a smaller model");
+  if (budget.bytes != 0 && (plan.kv_blocks == 0 || taken + plan.kv_bytes > budget.bytes)) {
+    throw std::runtime_error(not_enough(plan, budget.flag));
   }
   if (plan.kv_blocks == 0) {
     throw std::runtime_error("--kv-cache-bytes: expected at least " + std::to_string(block_bytes) +
@@ -114,48 +129,25 @@ MemoryPlan plan_memory(const ModelConfig& config, uint64_t weight_bytes, DType a
   return plan;
 }
 
+MemoryPlan plan_memory(const Backend& backend, const Checkpoint& checkpoint, const EngineOptions& options) {
+  const ModelConfig& config = checkpoint.config();
+  check_options(options, config);
+  const AttentionShape shape{config.n_heads, config.n_kv_heads, config.head_dim, 0};
+  const StepLimits limits{.max_tokens = options.step_tokens,
+                          .max_sequences = options.max_sequences,
+                          .max_kv = wanted_model_len(config, options)};
+  return plan_memory(config, Mistral::weight_bytes(backend, checkpoint), backend.act_dtype(), options,
+                     backend.memory(), backend.step_memory(limits, shape));
+}
+
 std::string MemoryPlan::to_string() const {
-  std::string text = "weights " + readable(weight_bytes) + ", workspace " + readable(workspace_bytes) +
-                     ", KV cache " + readable(kv_bytes) + " (" + std::to_string(kv_blocks) + " blocks, " +
-                     std::to_string(int64_t{kv_blocks} * kBlockTokens) + " tokens); " +
-                     readable(weight_bytes + workspace_bytes + kv_bytes);
+  std::string text = "weights " + readable(weight_bytes) + ", workspace " + readable(workspace_bytes);
+  if (graph_bytes != 0) text += ", graphs " + readable(graph_bytes);
+  text += ", KV cache " + readable(kv_bytes) + " (" + std::to_string(kv_blocks) + " blocks, " +
+          std::to_string(int64_t{kv_blocks} * kBlockTokens) + " tokens); " +
+          readable(weight_bytes + workspace_bytes + graph_bytes + kv_bytes);
   if (available_bytes != 0) text += " of " + readable(available_bytes) + " available";
   return text + "; at most " + std::to_string(max_model_len) + " tokens a request";
-}
-
-namespace {
-
-// The number in a file that holds nothing else (control groups), or nothing: "max", no such file.
-bool read_number(const char* path, uint64_t& value) {
-  std::ifstream file(path);
-  return static_cast<bool>(file >> value);
-}
-
-}  // namespace
-
-uint64_t host_available_bytes() {
-  uint64_t available = 0;
-  std::ifstream meminfo("/proc/meminfo");
-  for (std::string key; meminfo >> key;) {
-    uint64_t kib = 0;
-    if (key == "MemAvailable:" && meminfo >> kib) available = kib * 1024;
-    meminfo.ignore(256, '\n');
-  }
-  // Control groups, version 2 as a container sees its own (what files are mapped is counted as used there
-  // although it can be dropped).
-  uint64_t limit = 0, used = 0;
-  if (read_number("/sys/fs/cgroup/memory.max", limit) && read_number("/sys/fs/cgroup/memory.current", used)) {
-    uint64_t droppable = 0;
-    std::ifstream stat("/sys/fs/cgroup/memory.stat");
-    std::string key;
-    for (uint64_t value = 0; stat >> key >> value;) {
-      if (key == "inactive_file" || key == "active_file") droppable += value;
-    }
-    used -= std::min(used, droppable);
-    const uint64_t room = limit - std::min(limit, used);
-    available = available == 0 ? room : std::min(available, room);
-  }
-  return available;
 }
 
 }  // namespace tramontane

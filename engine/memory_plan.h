@@ -3,11 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "config/model_config.h"
-#include "engine/backend/dtype.h"
+#include "engine/backend/backend.h"
 #include "engine/batch.h"
+#include "engine/weights/checkpoint.h"
 
 namespace tramontane {
 
@@ -22,11 +24,13 @@ struct EngineOptions {
   double queue_timeout = 0;              // seconds a request may wait for its first step; 0: no limit
   bool prefix_cache = true;              // false: only the sequences of one request share blocks
   bool check_invariants = false;  // after every step (debug builds always do) instead of only when idle
+  // Called once by the engine thread when it ends by an error, after every request has its finishing event.
+  std::function<void()> on_failure = {};
 };
 
 // Printed at start. Bytes.
 struct MemoryPlan {
-  uint64_t weight_bytes = 0, workspace_bytes = 0, kv_bytes = 0;
+  uint64_t weight_bytes = 0, workspace_bytes = 0, graph_bytes = 0, kv_bytes = 0;
   uint64_t available_bytes = 0;  // 0: unknown
   int32_t kv_blocks = 0, max_model_len = 0;
   // "weights 135.2 MiB, workspace 40.1 MiB, KV cache 720.0 MiB (2048 blocks, 32768 tokens); 895.3 MiB of 23.1
@@ -35,13 +39,12 @@ struct MemoryPlan {
 };
 
 // Throws std::runtime_error, naming the option to change, when an option is out of range or the whole does
-// not fit into `available_bytes` (0: unknown, everything fits).
+// not fit into the budget. `weight_bytes`: as uploaded. `step`: what the backend takes for steps of these
+// options.
 MemoryPlan plan_memory(const ModelConfig& config, uint64_t weight_bytes, DType act_dtype,
-                       const EngineOptions& options, uint64_t available_bytes);
-
-// Bytes that this process may still take from the host: MemAvailable of /proc/meminfo, or less under a
-// control group's limit. 0: cannot tell.
-uint64_t host_available_bytes();
+                       const EngineOptions& options, const MemoryBudget& budget, const StepMemory& step = {});
+// The same for a checkpoint on a backend.
+MemoryPlan plan_memory(const Backend& backend, const Checkpoint& checkpoint, const EngineOptions& options);
 
 // Rows whose logits one step gives: one for each sequence, and enough to score prompts at a fair speed.
 int32_t max_logits_of(const EngineOptions& options);

@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <utility>
 
-#include "engine/memory_plan.h"
+#include "engine/batch.h"
 
 namespace tramontane {
 namespace {
@@ -21,14 +21,17 @@ int32_t blocks_for(size_t tokens) {
 }
 
 void check_memory(const Backend& backend, const Checkpoint& checkpoint, const std::string& name,
-                  int32_t longest, int32_t n_blocks) {
+                  const BatchLimits& limits, int32_t longest, int32_t n_blocks) {
   const ModelConfig& config = checkpoint.config();
   const AttentionShape shape{config.n_heads, config.n_kv_heads, config.head_dim, 0};
+  const StepLimits step{
+      .max_tokens = limits.max_tokens, .max_sequences = limits.max_sequences, .max_kv = longest};
   const uint64_t needed =
-      checkpoint.weight_bytes() +
-      Mistral::workspace_bytes(config, kStepRows, kStepLogits, longest, backend.act_dtype()) +
+      Mistral::weight_bytes(backend, checkpoint) +
+      Mistral::workspace_bytes(config, limits, longest, backend.act_dtype()) +
+      backend.step_memory(step, shape).scratch +
       uint64_t{KvCache::page_bytes(shape, backend.act_dtype())} * config.n_layers * n_blocks;
-  const uint64_t available = host_available_bytes();
+  const uint64_t available = backend.memory().bytes;
   if (available == 0 || needed <= available) return;
   throw std::runtime_error(name + ": needs " + std::to_string(needed >> 20) + " MiB of memory, " +
                            std::to_string(available >> 20) + " MiB are available");
@@ -55,13 +58,14 @@ ModelRunner::ModelRunner(Backend& backend, const Checkpoint& checkpoint, std::st
   const int32_t longest_blocks = blocks_for(longest);
   const int32_t n_blocks =
       std::max(longest_blocks, std::min(kMaxSequences * longest_blocks, kCacheTokens / kBlockTokens));
-  check_memory(backend, checkpoint, name_, longest, n_blocks);
-  model_ = std::make_unique<Mistral>(backend, checkpoint, max_rows_, max_logits_, longest, progress);
+  const BatchLimits limits{.max_tokens = max_rows_,
+                           .max_sequences = kMaxSequences,
+                           .max_logits = max_logits_,
+                           .max_blocks = longest_blocks};
+  check_memory(backend, checkpoint, name_, limits, longest, n_blocks);
+  model_ = std::make_unique<Mistral>(backend, checkpoint, limits, longest, progress);
   cache_ = std::make_unique<KvCache>(backend, model_->attention_shape(), config.n_layers, n_blocks);
-  batch_ = std::make_unique<Batch>(backend, BatchLimits{.max_tokens = max_rows_,
-                                                        .max_sequences = kMaxSequences,
-                                                        .max_logits = max_logits_,
-                                                        .max_blocks = longest_blocks});
+  batch_ = std::make_unique<Batch>(backend, limits);
   logits_.resize(static_cast<size_t>(max_logits_) * config.vocab_size);
 }
 

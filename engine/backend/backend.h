@@ -46,6 +46,8 @@ struct KvLayer {
 
 // One step's rows, in persistent memory that the backend can read (decision 4: nothing here is a kernel scalar).
 // Rows of one sequence are consecutive. Example: 3 sequences of 2, 3 and 4 rows: q_starts is [0, 2, 5, 9].
+// Padding (only where padded_rows asked for it) is sequences of one row with token 0, position 0, slot -1
+// (nothing is stored) and kv_len 0 (nothing is attended: attention writes zeros), whose logits nobody reads.
 struct BatchView {
   TensorView tokens;       // i32 [n_tokens]
   TensorView positions;    // i32 [n_tokens]; row r of sequence s has position kv_lens[s] - (q_starts[s+1] - r)
@@ -58,6 +60,23 @@ struct BatchView {
   int32_t max_q = 0, max_kv = 0;  // the largest q count and kv_len of any sequence
 };
 
+// The largest step that will come: what scratch is sized for.
+struct StepLimits {
+  int32_t max_tokens = 0, max_sequences = 0, max_kv = 0;
+};
+
+// Memory that a model may take.
+struct MemoryBudget {
+  uint64_t bytes = 0;      // 0: cannot tell, everything fits
+  bool dedicated = false;  // the KV cache may take all that is left: nobody else wants it
+  std::string_view flag = {};  // the option that raises it; empty: none
+};
+
+// What a backend takes besides buffers that are allocated through it.
+struct StepMemory {
+  uint64_t scratch = 0, graphs = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -65,6 +84,18 @@ class Backend {
   // "cpu (avx512bf16, 2 threads)": for logs, /v1/models and system_fingerprint.
   virtual std::string description() const = 0;
   virtual DType act_dtype() const = 0;
+
+  // What is left for a model, now. Default: the host's memory, shared with other programs.
+  virtual MemoryBudget memory() const;
+  // Bytes that upload_matrix will take for a matrix of this shape and layout. Default: its canonical bytes.
+  virtual uint64_t matrix_bytes(const HostMatrix& matrix) const;
+  // What reserve() and the steps after it will take. Default: nothing.
+  virtual StepMemory step_memory(const StepLimits&, const AttentionShape&) const { return {}; }
+  // Sizes scratch so that no step allocates. Before the first step; again for another model. Default: nothing.
+  virtual void reserve(const StepLimits&, const AttentionShape&) {}
+  // Rows to which a step of `rows` sequences with one row each is padded (BatchView says how), so that few
+  // captured graphs serve all sizes. At most `most`, itself at least `rows`. Default: none.
+  virtual int32_t padded_rows(int32_t rows, [[maybe_unused]] int32_t most) const { return rows; }
 
   // Zero-filled, 64-byte aligned. Throws std::runtime_error naming `label` and the size when there is not enough memory.
   virtual Buffer allocate(size_t bytes, std::string_view label) = 0;
@@ -95,6 +126,26 @@ class Backend {
   virtual void silu_mul(TensorView gate_up, TensorView y) = 0;
   // y[i,:] = x[rows[i],:], both f32
   virtual void gather_rows(TensorView x, TensorView rows, TensorView y) = 0;
+
+  // Fused operations. The default bodies are compositions of the operations above; a backend that has its own
+  // gives the same bits. `w`: the parts of a stacked matrix, in order.
+
+  // y[T,N] (f32) += x[T,K] (act_dtype) · w[N,K]^T. The sum may be left to the norm that follows: returns what
+  // is still to be added to y, either `scratch` [T,N] (f32) or an empty view.
+  virtual TensorView linear_add(TensorView x, const Matrix& w, TensorView y, TensorView scratch);
+  // add_rmsnorm(x, delta, norm) -> h, h · w^T -> qkv, rope_store_kv(qkv). h [T,D] (act_dtype) is scratch, and so
+  // are the k and v columns of qkv afterwards.
+  virtual void norm_qkv_rope(TensorView x, TensorView delta, TensorView norm, float eps, TensorView h,
+                             std::span<const Matrix> w, TensorView qkv, const BatchView& batch,
+                             const AttentionShape& shape, TensorView rope, KvLayer kv);
+  // add_rmsnorm(x, delta, norm) -> h, h · w^T -> gate_up, silu_mul(gate_up) -> y. h [T,D] (act_dtype) and
+  // gate_up [T,2F] (f32) are scratch.
+  virtual void norm_gate_up_silu(TensorView x, TensorView delta, TensorView norm, float eps, TensorView h,
+                                 std::span<const Matrix> w, TensorView gate_up, TensorView y);
+
+ protected:
+  // y[:, part] = x · part^T, side by side.
+  void linear_stacked(TensorView x, std::span<const Matrix> w, TensorView y);
 };
 
 }  // namespace tramontane

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <string>
 
 #include "engine/backend/check.h"
@@ -69,7 +70,7 @@ class Loader {
       if (run.empty()) return;
       const HostMatrix whole = concatenate(run);
       run.clear();
-      result.parts.push_back(backend_.upload_matrix(whole, label));
+      result.push_back(backend_.upload_matrix(whole, label));
       account(host_bytes(whole));
       label.clear();
     };
@@ -143,26 +144,43 @@ uint64_t logit_row_bytes(const ModelConfig& c, DType act) {
 
 }  // namespace
 
-int64_t StackedMatrix::n() const {
-  int64_t sum = 0;
-  for (const Matrix& part : parts) sum += part.n;
-  return sum;
-}
-
-uint64_t Mistral::workspace_bytes(const ModelConfig& config, int32_t max_tokens, int32_t max_logits,
-                                  int32_t max_position, DType act_dtype) {
-  return token_row_bytes(config, act_dtype) * max_tokens + logit_row_bytes(config, act_dtype) * max_logits +
+uint64_t Mistral::workspace_bytes(const ModelConfig& config, const BatchLimits& limits, int32_t max_position,
+                                  DType act_dtype) {
+  return token_row_bytes(config, act_dtype) * limits.max_tokens +
+         logit_row_bytes(config, act_dtype) * limits.max_logits +
          uint64_t{sizeof(float)} * config.head_dim * max_position;
 }
 
-Mistral::Mistral(Backend& backend, const Checkpoint& checkpoint, int32_t max_tokens, int32_t max_logits,
+uint64_t Mistral::weight_bytes(const Backend& backend, const Checkpoint& checkpoint) {
+  const ModelConfig& c = checkpoint.config();
+  // Formats are the same from layer to layer but for a few: each is looked at once, since some are converted
+  // when they are read.
+  std::map<std::string, uint64_t> known;
+  uint64_t sum = uint64_t{sizeof(float)} * c.dim * (2 * uint64_t(c.n_layers) + 1);
+  std::map<std::string, std::string> formats;  // by role
+  for (const TensorInfo& tensor : checkpoint.tensors()) formats[tensor.role] = tensor.format;
+  const auto add = [&](Role role, int32_t layer) {
+    const auto [found, is_new] =
+        known.try_emplace(role_name(role, 0) + " " + formats[role_name(role, layer)], uint64_t{0});
+    if (is_new) found->second = backend.matrix_bytes(checkpoint.matrix(role, layer));
+    sum += found->second;
+  };
+  add(Role::tok_embeddings, 0);
+  if (checkpoint.has_output()) add(Role::output, 0);
+  for (int32_t i = 0; i < c.n_layers; ++i) {
+    for (const Role role : {Role::wq, Role::wk, Role::wv, Role::wo, Role::w1, Role::w3, Role::w2})
+      add(role, i);
+  }
+  return sum;
+}
+
+Mistral::Mistral(Backend& backend, const Checkpoint& checkpoint, const BatchLimits& limits,
                  int32_t max_position, const std::function<void(uint64_t done, uint64_t total)>& progress)
     : backend_(backend),
       config_(checkpoint.config()),
       shape_(attention_shape_of(config_)),
       tied_(!checkpoint.has_output()),
-      max_tokens_(max_tokens),
-      max_logits_(max_logits) {
+      limits_(limits) {
   Loader load(backend, checkpoint, progress);
   tok_embeddings_ = load.matrix(Role::tok_embeddings, 0);
   for (int32_t i = 0; i < config_.n_layers; ++i) {
@@ -181,7 +199,7 @@ Mistral::Mistral(Backend& backend, const Checkpoint& checkpoint, int32_t max_tok
   backend.upload(rope_.data(), std::as_bytes(std::span(rope)));
 
   const size_t f32 = sizeof(float), in = size_of(backend.act_dtype());
-  const auto rows = static_cast<size_t>(max_tokens), sampled = static_cast<size_t>(max_logits);
+  const auto rows = static_cast<size_t>(limits.max_tokens), sampled = static_cast<size_t>(limits.max_logits);
   const auto dim = static_cast<size_t>(config_.dim), hidden = static_cast<size_t>(config_.hidden_dim);
   x_ = backend.allocate(rows * dim * f32, "workspace x");
   delta_ = backend.allocate(rows * dim * f32, "workspace delta");
@@ -194,24 +212,19 @@ Mistral::Mistral(Backend& backend, const Checkpoint& checkpoint, int32_t max_tok
   sampled_delta_ = backend.allocate(sampled * dim * f32, "workspace sampled delta");
   sampled_h_ = backend.allocate(sampled * dim * in, "workspace sampled h");
   logits_ = backend.allocate(sampled * static_cast<size_t>(config_.vocab_size) * f32, "workspace logits");
-}
-
-void Mistral::linear(TensorView x, const StackedMatrix& w, TensorView y) {
-  int64_t first = 0;
-  for (const Matrix& part : w.parts) {
-    backend_.linear(x, part, y.columns(first, part.n));
-    first += part.n;
-  }
+  backend.reserve(
+      {.max_tokens = limits.max_tokens, .max_sequences = limits.max_sequences, .max_kv = max_position},
+      shape_);
 }
 
 TensorView Mistral::forward(const BatchView& batch, KvCache& cache) {
-  CHECK_LE(batch.n_tokens, max_tokens_);
-  CHECK_LE(batch.n_logits, max_logits_);
+  CHECK_LE(batch.n_tokens, limits_.max_tokens);
+  CHECK_LE(batch.n_logits, limits_.max_logits);
   const ModelConfig& c = config_;
   const DType act = backend_.act_dtype();
   const int64_t rows = batch.n_tokens;
-  const TensorView x = x_.view(DType::f32, rows, c.dim);          // the residual stream
-  const TensorView delta = delta_.view(DType::f32, rows, c.dim);  // what the last half-layer adds to it
+  const TensorView x = x_.view(DType::f32, rows, c.dim);            // the residual stream
+  const TensorView scratch = delta_.view(DType::f32, rows, c.dim);  // where what is added to it may wait
   const TensorView h = h_.view(act, rows, c.dim);
   const TensorView qkv = qkv_.view(DType::f32, rows, shape_.qkv_cols());
   const TensorView attention = attention_.view(act, rows, shape_.q_cols());
@@ -223,30 +236,39 @@ TensorView Mistral::forward(const BatchView& batch, KvCache& cache) {
 
   backend_.begin_step(batch);
   backend_.embed(batch.tokens, tok_embeddings_, x);
+  TensorView delta;  // what x still lacks
   for (int32_t i = 0; i < c.n_layers; ++i) {
     const MistralLayer& layer = layers_[i];
-    backend_.add_rmsnorm(x, i == 0 ? TensorView{} : delta, weight(layer.attention_norm), c.norm_eps, h);
-    linear(h, layer.wqkv, qkv);
-    backend_.rope_store_kv(qkv, batch, shape_, rope, cache.layer(i));
-    backend_.attention(qkv, batch, shape_, cache.layer(i), attention);
-    backend_.linear(attention, layer.wo, delta);
-    backend_.add_rmsnorm(x, delta, weight(layer.ffn_norm), c.norm_eps, h);
-    linear(h, layer.w13, gate_up);
-    backend_.silu_mul(gate_up, activation);
-    backend_.linear(activation, layer.w2, delta);
+    const KvLayer kv = cache.layer(i);
+    backend_.norm_qkv_rope(x, delta, weight(layer.attention_norm), c.norm_eps, h, layer.wqkv, qkv, batch,
+                           shape_, rope, kv);
+    backend_.attention(qkv, batch, shape_, kv, attention);
+    delta = backend_.linear_add(attention, layer.wo, x, scratch);
+    backend_.norm_gate_up_silu(x, delta, weight(layer.ffn_norm), c.norm_eps, h, layer.w13, gate_up,
+                               activation);
+    delta = backend_.linear_add(activation, layer.w2, x, scratch);
   }
-  const TensorView logits = logits_.view(DType::f32, batch.n_logits, c.vocab_size);
-  if (batch.n_logits > 0) {
-    const TensorView sampled_x = sampled_x_.view(DType::f32, batch.n_logits, c.dim);
-    const TensorView sampled_delta = sampled_delta_.view(DType::f32, batch.n_logits, c.dim);
-    const TensorView sampled_h = sampled_h_.view(act, batch.n_logits, c.dim);
-    backend_.gather_rows(x, batch.logit_rows, sampled_x);
-    backend_.gather_rows(delta, batch.logit_rows, sampled_delta);
-    backend_.add_rmsnorm(sampled_x, sampled_delta, weight(norm_), c.norm_eps, sampled_h);
-    backend_.linear(sampled_h, tied_ ? tok_embeddings_ : output_, logits);
-  }
+  const TensorView result = logits(batch, x, delta);
   backend_.end_step();
-  return logits;
+  return result;
+}
+
+// The output matrix, for the rows that are wanted alone.
+TensorView Mistral::logits(const BatchView& batch, TensorView x, TensorView delta) {
+  const TensorView result = logits_.view(DType::f32, batch.n_logits, config_.vocab_size);
+  if (batch.n_logits == 0) return result;
+  const TensorView sampled_x = sampled_x_.view(DType::f32, batch.n_logits, config_.dim);
+  const TensorView sampled_h = sampled_h_.view(backend_.act_dtype(), batch.n_logits, config_.dim);
+  TensorView sampled_delta;
+  backend_.gather_rows(x, batch.logit_rows, sampled_x);
+  if (!delta.empty()) {
+    sampled_delta = sampled_delta_.view(DType::f32, batch.n_logits, config_.dim);
+    backend_.gather_rows(delta, batch.logit_rows, sampled_delta);
+  }
+  const TensorView norm = norm_.view(DType::f32, 1, config_.dim);
+  backend_.add_rmsnorm(sampled_x, sampled_delta, norm, config_.norm_eps, sampled_h);
+  backend_.linear(sampled_h, tied_ ? tok_embeddings_ : output_, result);
+  return result;
 }
 
 }  // namespace tramontane

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
+#include "engine/batch.h"
 #include "engine/model/kv_cache.h"
 #include "engine/weights/checkpoint.h"
 
@@ -13,10 +14,7 @@ namespace tramontane {
 
 // Matrices that share an input, stacked along their outputs (q,k,v; gate,up). One part when their layouts
 // agree, else several.
-struct StackedMatrix {
-  std::vector<Matrix> parts;
-  int64_t n() const;
-};
+using StackedMatrix = std::vector<Matrix>;
 
 struct MistralLayer {
   Buffer attention_norm, ffn_norm;  // f32 [dim]
@@ -28,14 +26,16 @@ struct MistralLayer {
 
 class Mistral {
  public:
-  // Uploads every weight. Scratch is sized for max_tokens rows and max_logits sampled rows; max_position rows
+  // Uploads every weight and sizes scratch, the backend's too, for steps within `limits`; max_position rows
   // of the RoPE table.
-  Mistral(Backend& backend, const Checkpoint& checkpoint, int32_t max_tokens, int32_t max_logits,
-          int32_t max_position, const std::function<void(uint64_t done, uint64_t total)>& progress = {});
+  Mistral(Backend& backend, const Checkpoint& checkpoint, const BatchLimits& limits, int32_t max_position,
+          const std::function<void(uint64_t done, uint64_t total)>& progress = {});
 
-  // Bytes that the constructor will allocate besides weights.
-  static uint64_t workspace_bytes(const ModelConfig& config, int32_t max_tokens, int32_t max_logits,
-                                  int32_t max_position, DType act_dtype);
+  // Bytes that the constructor will allocate besides weights and the backend's own scratch.
+  static uint64_t workspace_bytes(const ModelConfig& config, const BatchLimits& limits, int32_t max_position,
+                                  DType act_dtype);
+  // Bytes that the weights take once uploaded.
+  static uint64_t weight_bytes(const Backend& backend, const Checkpoint& checkpoint);
 
   // Runs one step; returns FP32 logits [batch.n_logits, vocab_size] in backend memory, valid until the next
   // call.
@@ -45,7 +45,7 @@ class Mistral {
   const AttentionShape& attention_shape() const { return shape_; }
 
  private:
-  void linear(TensorView x, const StackedMatrix& w, TensorView y);
+  TensorView logits(const BatchView& batch, TensorView x, TensorView delta);
 
   Backend& backend_;
   ModelConfig config_;
@@ -57,7 +57,7 @@ class Mistral {
   Buffer rope_;  // f32 [max_position, head_dim] (cos, sin) pairs
   Buffer x_, delta_, h_, qkv_, attention_, gate_up_, activation_;  // scratch, max_tokens rows each
   Buffer sampled_x_, sampled_delta_, sampled_h_, logits_;          // scratch, max_logits rows each
-  int32_t max_tokens_ = 0, max_logits_ = 0;
+  BatchLimits limits_;
 };
 
 }  // namespace tramontane

@@ -40,9 +40,11 @@ void score_all(
   if (longest == 0) return;
   const int32_t rows = std::clamp(chunk_tokens, 1, longest);
   const int32_t n_blocks = (longest + kBlockTokens - 1) / kBlockTokens;
-  Mistral model(backend, checkpoint, rows, rows, longest);
+  const BatchLimits limits{
+      .max_tokens = rows, .max_sequences = 1, .max_logits = rows, .max_blocks = n_blocks};
+  Mistral model(backend, checkpoint, limits, longest);
   KvCache cache(backend, model.attention_shape(), config.n_layers, n_blocks);
-  Batch batch(backend, {.max_tokens = rows, .max_sequences = 1, .max_logits = rows, .max_blocks = n_blocks});
+  Batch batch(backend, limits);
   std::vector<int32_t> blocks(static_cast<size_t>(n_blocks));
   std::iota(blocks.begin(), blocks.end(), 0);
   std::vector<float> logits(static_cast<size_t>(rows) * config.vocab_size);

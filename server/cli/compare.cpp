@@ -93,8 +93,8 @@ int run_compare(const CompareOptions& options) {
   const auto backend = [&](bool f32) {
     ModelOptions model = options.model;
     model.arithmetic = f32 ? "f32" : "bf16";
-    if (f32) model.cpu_kernels.clear();  // the F32 mode has its own
-    return make_backend(model);
+    if (f32) model.cpu_kernels.clear(), model.backend = "auto";  // the F32 mode is the CPU's, with its own
+    return choose_backend(model).backend;
   };
   const Comparison result = [&] {
     ProgressLine line;

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "cpu/cpu_backend.h"
+#include "cuda/cuda_backend.h"
 #include "engine/memory_plan.h"
 #include "server/cli/load_display.h"
 #include "server/cli/load_tokenizer.h"
@@ -53,12 +54,35 @@ void check_vocabulary(const Tokenizer& tokenizer, const ModelConfig& config) {
                   tokenizer.vocab_size(), config.vocab_size));
 }
 
+// Whether --backend leaves the choice to what is there, and what else speaks against CUDA.
+bool may_be_cuda(const ModelOptions& options, std::string& why_not) {
+  if (options.backend == "cpu") return false;
+  if (options.arithmetic == "f32") why_not = "--arithmetic f32 runs on the CPU";
+  if (!options.cpu_kernels.empty()) why_not = "--cpu-kernels is given";
+  return why_not.empty();
+}
+
 }  // namespace
 
-std::unique_ptr<Backend> make_backend(const ModelOptions& options) {
-  check_consistent(options);  // refuses cuda by name
-  return make_cpu_backend(
+BackendChoice choose_backend(const ModelOptions& options, const std::function<void(const Backend&)>& fits) {
+  check_consistent(options);
+  BackendChoice choice;
+  try {
+    if (may_be_cuda(options, choice.why_not_cuda)) {
+      const GpuMemory memory = parse_gpu_memory(options.gpu_memory);
+      choice.backend = make_cuda_backend(
+          {.device = options.device, .memory_bytes = memory.bytes, .memory_share = memory.share});
+      if (fits) fits(*choice.backend);
+      return choice;
+    }
+  } catch (const std::runtime_error& error) {
+    if (options.backend == "cuda") throw std::runtime_error(std::string("--backend cuda: ") + error.what());
+    choice.why_not_cuda = error.what();
+  }
+  choice.backend = make_cpu_backend(
       {.threads = options.threads, .kernels = options.cpu_kernels, .f32 = options.arithmetic == "f32"});
+  if (fits) fits(*choice.backend);
+  return choice;
 }
 
 EngineOptions engine_options(const ModelOptions& options) {
@@ -90,16 +114,17 @@ LoadedModel load_model(const ModelOptions& options, const EngineOptions& engine,
   check_vocabulary(*served.tokenizer, served.config);
   served.chat_template = make_chat_template(served.tokenizer, options.chat_template);
 
-  model.backend = make_backend(options);
-  fmt::print(stderr, "{}: {}, {}, chat encoding {}\nbackend: {}\n", served.id, checkpoint->format(),
-             format_bytes(checkpoint->weight_bytes()),
+  std::string memory;
+  BackendChoice choice = choose_backend(options, [&](const Backend& backend) {
+    memory = plan_memory(backend, *checkpoint, engine).to_string();
+  });
+  model.backend = std::move(choice.backend);
+  fmt::print(stderr, "{}: {}, {}, chat encoding {}\nbackend: {}{}\nmemory: {}\n", served.id,
+             checkpoint->format(), format_bytes(checkpoint->weight_bytes()),
              served.chat_template ? name_of(served.chat_template->format())
                                   : "none (chat requests are refused; see --chat-template)",
-             model.backend->description());
-  fmt::print(stderr, "memory: {}\n",
-             plan_memory(served.config, checkpoint->weight_bytes(), model.backend->act_dtype(), engine,
-                         host_available_bytes())
-                 .to_string());
+             model.backend->description(),
+             choice.why_not_cuda.empty() ? "" : "; not cuda: " + choice.why_not_cuda, memory);
   LoadDisplay display;
   model.engine =
       std::make_unique<Engine>(*model.backend, *checkpoint, engine, [&](uint64_t done, uint64_t total) {

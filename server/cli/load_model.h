@@ -15,9 +15,15 @@
 
 namespace tramontane {
 
-// The backend that --backend, --cpu-kernels, --threads and --arithmetic ask for. Throws std::runtime_error
-// for one that is not here.
-std::unique_ptr<Backend> make_backend(const ModelOptions& options);
+// The backend that --backend and the options of each ask for, and what it was chosen by. Throws
+// std::runtime_error saying why when --backend names one that cannot be used here.
+struct BackendChoice {
+  std::unique_ptr<Backend> backend;
+  std::string why_not_cuda;  // of --backend auto that took the CPU
+};
+// `fits`: throws std::runtime_error when the model has no room on a backend; then auto goes on to the next.
+BackendChoice choose_backend(const ModelOptions& options,
+                             const std::function<void(const Backend&)>& fits = {});
 
 // Everything but the queue's bounds, which are the server's.
 EngineOptions engine_options(const ModelOptions& options);

@@ -35,7 +35,7 @@ std::vector<int32_t> read_ids(const std::string& path) {
 int run_logits(const LogitsOptions& options) {
   const std::vector<int32_t> ids = read_ids(options.ids);
   const auto checkpoint = Checkpoint::open(options.model.model);
-  const auto backend = make_backend(options.model);
+  const auto backend = choose_backend(options.model).backend;
   const int64_t vocab = checkpoint->config().vocab_size;
   std::vector<float> logits(ids.size() * static_cast<size_t>(vocab));
   score(*backend, *checkpoint, ids, options.model.step_tokens,

@@ -71,8 +71,14 @@ class ServingThread {
   std::thread thread_;
 };
 
-void wait_and_drain(const Signals& signals, HttpServer& server, double drain_timeout) {
-  if (signals.wait() == SIGUSR1) return;  // the serving thread ended by itself
+// Until a signal, or until the engine or the serving thread has ended by itself.
+void wait_and_drain(const Signals& signals, HttpServer& server, const ServedModel& model,
+                    double drain_timeout) {
+  if (signals.wait() == SIGUSR1) {
+    // A failed engine has ended every request: what is left is to send the answers that say so.
+    if (model.engine->stats().failed) server.drain();
+    return;
+  }
   spdlog::info("draining: streams in flight have {} s; a second signal stops at once", drain_timeout);
   std::thread drainer([&server] { server.drain(); });
   if (signals.wait() != SIGUSR1) {
@@ -101,6 +107,7 @@ int run_serve(const ServerConfig& config) {
     engine.max_queue = config.max_queue;
     engine.max_queue_tokens = config.max_queue_tokens;
     engine.queue_timeout = config.queue_timeout;
+    engine.on_failure = Signals::notify;
     model = load_model(config.model, engine, config.served_model_name,
                        [&](const std::string& what, double share) {
                          if (signals.poll()) throw Interrupted{};
@@ -111,8 +118,10 @@ int run_serve(const ServerConfig& config) {
   }
   server.ready(model.served);
   announce(config, server.port(), model.served);
-  wait_and_drain(signals, server, config.drain_timeout);
+  wait_and_drain(signals, server, model.served, config.drain_timeout);
   serving.join();
+  const EngineStats stats = model.engine->stats();
+  if (stats.failed) throw std::runtime_error("the engine failed: " + stats.failure);
   return 0;
 }
 

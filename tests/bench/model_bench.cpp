@@ -20,6 +20,7 @@ namespace {
 
 constexpr int32_t kMaxTokens = 512, kContext = 1024, kMaxSequences = 64;
 constexpr int32_t kBlocksOfSequence = kContext / kBlockTokens;
+constexpr BatchLimits kLimits{kMaxTokens, kMaxSequences, kMaxSequences, kBlocksOfSequence};
 constexpr int32_t kDecodeFrom = 128;   // decode steps run at positions 128 … 255, a chat's usual length
 
 class Bench {
@@ -27,9 +28,9 @@ class Bench {
   Bench(const std::string& path, const CpuOptions& options)
       : checkpoint_(Checkpoint::open(path)),
         backend_(make_cpu_backend(options)),
-        model_(*backend_, *checkpoint_, kMaxTokens, kMaxSequences, kContext),
+        model_(*backend_, *checkpoint_, kLimits, kContext),
         cache_(*backend_, model_.attention_shape(), model_.config().n_layers, kMaxSequences * kBlocksOfSequence),
-        batch_(*backend_, {kMaxTokens, kMaxSequences, kMaxSequences, kBlocksOfSequence}),
+        batch_(*backend_, kLimits),
         tokens_(kMaxTokens, 1) {
     for (int32_t s = 0; s < kMaxSequences; ++s) {
       blocks_.emplace_back(kBlocksOfSequence);

@@ -126,6 +126,8 @@ INSTANTIATE_TEST_SUITE_P(
                     BadValue{"--queue-timeout", "nan"}, BadValue{"--drain-timeout", "-0.1"},
                     BadValue{"--kv-cache-bytes", "4XB"}, BadValue{"--kv-cache-bytes", "99999999TiB"},
                     BadValue{"--max-body-bytes", "4294967296"}, BadValue{"--backend", "tpu"},
+                    BadValue{"--gpu-memory", "1"}, BadValue{"--gpu-memory", "1.5"},
+                    BadValue{"--gpu-memory", "0.9x"}, BadValue{"--device", "-1"},
                     BadValue{"--log-level", "loud"}, BadValue{"--chat-template", "v9"}),
     [](const auto& test) {
       return case_name(test.index, std::string(test.param.flag).substr(2) + " " + test.param.value);
@@ -133,6 +135,14 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST_F(ServerConfigTest, ModelIsRequired) {
   EXPECT_THAT(error_of({}), HasSubstr("--model is required"));
+}
+
+TEST(ParseGpuMemory, TellsSharesFromSizes) {
+  EXPECT_EQ(parse_gpu_memory("0.9").share, 0.9);
+  EXPECT_EQ(parse_gpu_memory("0.9").bytes, 0u);
+  EXPECT_EQ(parse_gpu_memory("1.0").share, 1.0);
+  EXPECT_EQ(parse_gpu_memory("20GiB").bytes, 20ull << 30);
+  EXPECT_EQ(parse_gpu_memory("20GiB").share, 0.0);
 }
 
 TEST_F(ServerConfigTest, NamesContradictions) {
@@ -147,7 +157,14 @@ TEST_F(ServerConfigTest, NamesContradictions) {
     return "none";
   };
   EXPECT_EQ(contradiction([](ServerConfig&) {}), "none");
-  EXPECT_THAT(contradiction([](ServerConfig& c) { c.model.backend = "cuda"; }), HasSubstr("not built yet"));
+  EXPECT_EQ(contradiction([](ServerConfig& c) { c.model.backend = "cuda", c.model.gpu_memory = "0.5"; }),
+            "none");
+  EXPECT_THAT(contradiction([](ServerConfig& c) { c.model.backend = "cuda", c.model.arithmetic = "f32"; }),
+              HasSubstr("--arithmetic f32"));
+  EXPECT_THAT(contradiction([](ServerConfig& c) { c.model.backend = "cuda", c.model.cpu_kernels = "avx2"; }),
+              HasSubstr("--cpu-kernels"));
+  EXPECT_THAT(contradiction([](ServerConfig& c) { c.model.backend = "cpu", c.model.device = 1; }),
+              HasSubstr("--device"));
   EXPECT_THAT(contradiction([](ServerConfig& c) { c.model.step_tokens = 63; }),
               HasSubstr("less than --max-sequences 64"));
   EXPECT_THAT(

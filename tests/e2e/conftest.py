@@ -1,4 +1,5 @@
-"""Starts `tramontane serve` for the tests. TRAMONTANE_BIN: the program; TRAMONTANE_MODEL_DIR: the model (default: the tiny golden one)."""
+"""Starts `tramontane serve` for the tests. TRAMONTANE_BIN: the program; TRAMONTANE_MODEL_DIR: the model (default: the tiny golden one);
+options of servers can be set by their own variables (TRAMONTANE_BACKEND=cuda)."""
 
 import os
 import pathlib
@@ -20,9 +21,9 @@ PATIENCE = float(os.environ.get("TRAMONTANE_PATIENCE", "60"))
 
 
 class Server:
-    def __init__(self, *options, model=MODEL):
+    def __init__(self, *options, model=MODEL, env=None):
         command = [BIN, "serve", "--model", model, "--host", "127.0.0.1", "--port", "0", "--threads", "2", "--served-model-name", "tiny", *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(env or {})})
         self.lines = []
         self.url = None
         self._listening = threading.Event()

@@ -4,22 +4,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "cpu/cpu_backend.h"
-
 namespace tramontane::ops {
-
-std::vector<BackendCase> backend_cases() {
-  std::vector<BackendCase> cases;
-  for (const std::string& kernels : available_cpu_kernels()) {
-    cases.push_back({kernels, [kernels](int threads) {
-                       return make_cpu_backend({.threads = threads, .kernels = kernels, .f32 = false});
-                     }});
-  }
-  cases.push_back({"scalar_f32", [](int threads) {
-                     return make_cpu_backend({.threads = threads, .kernels = "scalar", .f32 = true});
-                   }});
-  return cases;
-}
 
 std::string case_name(const testing::TestParamInfo<BackendCase>& info) {
   return info.param.name;

@@ -1,6 +1,5 @@
-// What the differential op suite shares: every backend to test, device tensors filled from the host, and
-// comparison with a bound. The suite speaks to Backend alone, so a new backend joins by one line in
-// backend_cases().
+// What the differential op suite shares: device tensors filled from the host, and comparison with a bound.
+// The suite speaks to Backend alone, and runs on every backend that backend_cases.h lists.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -12,24 +11,15 @@
 #include <vector>
 
 #include "engine/backend/backend.h"
+#include "tests/support/backend_cases.h"
 
 namespace tramontane::ops {
 
-struct BackendCase {
-  std::string name;
-  std::function<std::unique_ptr<Backend>(int threads)> make;
-};
-// Every kernel set that this processor can run, and F32 arithmetic.
-std::vector<BackendCase> backend_cases();
-// What a failing test prints of its parameter.
-inline void PrintTo(const BackendCase& backend, std::ostream* out) {
-  *out << backend.name;
-}
 std::string case_name(const testing::TestParamInfo<BackendCase>& info);
 
 // Runs each test of `fixture` on every backend.
-#define TRAMONTANE_OPS_SUITE(fixture)                                                           \
-  INSTANTIATE_TEST_SUITE_P(All, fixture, testing::ValuesIn(::tramontane::ops::backend_cases()), \
+#define TRAMONTANE_OPS_SUITE(fixture)                                                             \
+  INSTANTIATE_TEST_SUITE_P(All, fixture, testing::ValuesIn(::tramontane::all_arithmetic_cases()), \
                            ::tramontane::ops::case_name)
 
 class OpsTest : public testing::TestWithParam<BackendCase> {

@@ -126,9 +126,8 @@ void PagedCase::expect_rotated(const std::string& what) const {
   expect_within(rotated_, want, bound, what + ", rotated qkv");
 }
 
-void PagedCase::expect_row(const Values& out, int32_t sequence, int32_t position, DType act_dtype,
+void PagedCase::expect_row(int32_t sequence, int32_t position, DType act_dtype, double rounding,
                            std::vector<double>& want, std::vector<double>& bound) const {
-  (void)out;
   const int32_t dim = shape_.head_dim;
   const int32_t first = shape_.sliding_window > 0 ? std::max(0, position - shape_.sliding_window + 1) : 0;
   const auto element = [&](int32_t p, int64_t column) {
@@ -156,7 +155,9 @@ void PagedCase::expect_row(const Values& out, int32_t sequence, int32_t position
     // A score is a sum of head_dim products, each scaled once; its error, and a few roundings of exp, are
     // relative errors of a weight and of the weights' sum; both sums run over all keys.
     const auto n_keys = static_cast<double>(scores.size());
-    const double relative = 2 * ((dim + 4) * magnitude + 8 + n_keys) * kF32Epsilon;
+    // A query rounded moves its scores by `rounding` of their terms, and a score's error is a weight's.
+    const double relative = 2 * ((dim + 4) * magnitude + 8 + n_keys) * kF32Epsilon +
+                            2 * (std::expm1(rounding * magnitude) + rounding);
     for (int32_t d = 0; d < dim; ++d) {
       double value = 0, absolute = 0;
       for (size_t i = 0; i < scores.size(); ++i) {
@@ -170,7 +171,8 @@ void PagedCase::expect_row(const Values& out, int32_t sequence, int32_t position
   }
 }
 
-void PagedCase::expect_attention(const Values& out, DType act_dtype, const std::string& what) const {
+void PagedCase::expect_attention(const Values& out, DType act_dtype, const std::string& what,
+                                 double rounding) const {
   std::vector<double> want, bound;
   Values got;
   for (int32_t s = 0; s < n_sequences(); ++s) {
@@ -178,7 +180,7 @@ void PagedCase::expect_attention(const Values& out, DType act_dtype, const std::
     const int32_t stride =
         std::max(1, length / 24) | 1;  // FP64 is slow: about 24 rows of each sequence, its last always
     for (int32_t p = (length - 1) % stride; p < length; p += stride) {
-      expect_row(out, s, p, act_dtype, want, bound);
+      expect_row(s, p, act_dtype, rounding, want, bound);
       const auto row = out.begin() + row_of(s, p) * shape_.q_cols();
       got.insert(got.end(), row, row + shape_.q_cols());
     }

@@ -25,9 +25,11 @@ class PagedCase {
   // q_cols], sequence after sequence, and leaves the rotated rows in qkv() likewise.
   Values run(Backend& backend, const std::vector<PagedStep>& steps);
 
-  // After run(): compares the rotated rows, and `out`, with FP64.
+  // After run(): compares the rotated rows, and `out`, with FP64. `rounding`: BackendCase's
+  // attention_rounding.
   void expect_rotated(const std::string& what) const;
-  void expect_attention(const Values& out, DType act_dtype, const std::string& what) const;
+  void expect_attention(const Values& out, DType act_dtype, const std::string& what,
+                        double rounding = 0) const;
 
   // Plans that compute everything.
   std::vector<PagedStep> at_once() const;  // one step, every row
@@ -43,7 +45,7 @@ class PagedCase {
   int64_t row_of(int32_t sequence, int32_t position) const {
     return first_row_[static_cast<size_t>(sequence)] + position;
   }
-  void expect_row(const Values& out, int32_t sequence, int32_t position, DType act_dtype,
+  void expect_row(int32_t sequence, int32_t position, DType act_dtype, double rounding,
                   std::vector<double>& want, std::vector<double>& bound) const;
 
   AttentionShape shape_;

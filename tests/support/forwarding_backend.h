@@ -13,6 +13,15 @@ class ForwardingBackend : public Backend {
 
   std::string description() const override { return inner_.description(); }
   DType act_dtype() const override { return inner_.act_dtype(); }
+  MemoryBudget memory() const override { return inner_.memory(); }
+  uint64_t matrix_bytes(const HostMatrix& matrix) const override { return inner_.matrix_bytes(matrix); }
+  StepMemory step_memory(const StepLimits& limits, const AttentionShape& shape) const override {
+    return inner_.step_memory(limits, shape);
+  }
+  void reserve(const StepLimits& limits, const AttentionShape& shape) override {
+    inner_.reserve(limits, shape);
+  }
+  int32_t padded_rows(int32_t rows, int32_t most) const override { return inner_.padded_rows(rows, most); }
   Buffer allocate(size_t bytes, std::string_view label) override { return inner_.allocate(bytes, label); }
   Matrix upload_matrix(const HostMatrix& matrix, std::string_view label) override {
     return inner_.upload_matrix(matrix, label);
@@ -40,6 +49,18 @@ class ForwardingBackend : public Backend {
   }
   void silu_mul(TensorView gate_up, TensorView y) override { inner_.silu_mul(gate_up, y); }
   void gather_rows(TensorView x, TensorView rows, TensorView y) override { inner_.gather_rows(x, rows, y); }
+  TensorView linear_add(TensorView x, const Matrix& w, TensorView y, TensorView scratch) override {
+    return inner_.linear_add(x, w, y, scratch);
+  }
+  void norm_qkv_rope(TensorView x, TensorView delta, TensorView norm, float eps, TensorView h,
+                     std::span<const Matrix> w, TensorView qkv, const BatchView& batch,
+                     const AttentionShape& shape, TensorView rope, KvLayer kv) override {
+    inner_.norm_qkv_rope(x, delta, norm, eps, h, w, qkv, batch, shape, rope, kv);
+  }
+  void norm_gate_up_silu(TensorView x, TensorView delta, TensorView norm, float eps, TensorView h,
+                         std::span<const Matrix> w, TensorView gate_up, TensorView y) override {
+    inner_.norm_gate_up_silu(x, delta, norm, eps, h, w, gate_up, y);
+  }
 
  private:
   Backend& inner_;

@@ -1,0 +1,386 @@
+#include "cuda/cuda_backend.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <optional>
+#include <stdexcept>
+#include <thread>
+#include <vector>
+
+#include "cuda/attention.h"
+#include "cuda/check.cuh"
+#include "cuda/device.h"
+#include "cuda/device_buffer.h"
+#include "cuda/linear.h"
+#include "cuda/rope.h"
+#include "cuda/rowwise.h"
+#include "cuda/staging.h"
+#include "cuda/step_graphs.h"
+#include "engine/backend/backend_checks.h"
+#include "engine/backend/check.h"
+
+namespace tramontane {
+namespace cuda {
+namespace {
+
+// A step's arrays and a model's small tensors: some hundred KB a step, so that a slot is waited for only when
+// the host is several steps ahead.
+constexpr int kSmallSlots = 4;
+constexpr size_t kSmallSlotBytes = size_t{1} << 20;
+// Packed weights: while one slot is copied the next is filled. 16 MiB take 0.7 ms over PCIe 4.0, long enough
+// for a copy's fixed cost not to count.
+constexpr int kWeightSlots = 2;
+constexpr size_t kWeightSlotBytes = size_t{16} << 20;
+// Results on their way back: an answer's logits come in a few pieces.
+constexpr size_t kDownloadBytes = size_t{4} << 20;
+// Packing is memory traffic: more threads than this do not make it faster.
+constexpr unsigned kMostPackThreads = 8;
+
+// Decode steps of more rows are bound by arithmetic; launches hide behind it.
+constexpr int32_t kMostGraphRows = 256;
+// Graphs are captured for keys up to 512, 2048, 8192, … of the longest sequence: a block of attention that
+// finds no keys to read costs next to nothing, so at most 3 in 4 of them may be idle.
+constexpr int32_t kLeastGraphKeys = 512, kGraphKeysFactor = 4;
+// Device memory of one captured step (some 200 kernel nodes): an estimate, on the safe side.
+constexpr uint64_t kGraphBytes = uint64_t{1} << 20;
+
+// 1, 2, 4, 8, 16, 24, 32, …
+int32_t graph_rows(int32_t rows) {
+  for (const int32_t size : {1, 2, 4, 8}) {
+    if (rows <= size) return size;
+  }
+  return (rows + 7) / 8 * 8;
+}
+
+int32_t graph_keys(int32_t max_kv) {
+  int64_t keys = kLeastGraphKeys;
+  while (keys < max_kv) keys *= kGraphKeysFactor;
+  return static_cast<int32_t>(std::min<int64_t>(keys, INT32_MAX));
+}
+
+uint64_t graph_count(int32_t max_sequences, int32_t max_kv) {
+  uint64_t sizes = 0, keys = 1;
+  for (int32_t rows = 1; rows <= std::min(max_sequences, kMostGraphRows); rows = graph_rows(rows + 1))
+    ++sizes;
+  for (int32_t reach = kLeastGraphKeys; reach < max_kv; reach = graph_keys(reach + 1)) ++keys;
+  return sizes * keys;
+}
+
+// Calls unit(first, last) for shares of 0..count on several threads.
+template <typename Unit>
+void share_out(int64_t count, const Unit& unit) {
+  const int64_t threads =
+      std::min<int64_t>(count, std::clamp(std::thread::hardware_concurrency(), 1u, kMostPackThreads));
+  std::vector<std::jthread> others;
+  for (int64_t i = 1; i < threads; ++i) {
+    others.emplace_back([&unit, count, threads, i] { unit(count * i / threads, count * (i + 1) / threads); });
+  }
+  unit(int64_t{0}, count / threads);
+}
+
+Fingerprint& add(Fingerprint& print, TensorView view) {
+  return print.add(view.data).add(view.rows).add(view.cols).add(view.row_stride);
+}
+
+// What an operation launches, in one number.
+template <typename... Views>
+uint64_t fingerprint(const char* name, const void* weights, Views... views) {
+  Fingerprint print(name);
+  print.add(weights);
+  (add(print, views), ...);
+  return print.value();
+}
+
+class CudaBackend final : public Backend, public CudaBackendInfo {
+ public:
+  CudaBackend(const CudaOptions& options, DeviceInfo device)
+      : options_(options),
+        device_(std::move(device)),
+        small_(kSmallSlots, kSmallSlotBytes),
+        results_(1, kDownloadBytes) {
+    CUDA_CHECK(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking), "the compute stream");
+    CUDA_CHECK(cudaStreamCreateWithFlags(&copy_, cudaStreamNonBlocking), "the copy stream");
+    CUDA_CHECK(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "the copy stream");
+  }
+  ~CudaBackend() override {
+    cudaStreamSynchronize(copy_);
+    cudaStreamSynchronize(compute_);
+    cudaEventDestroy(copied_);
+    cudaStreamDestroy(copy_);
+    cudaStreamDestroy(compute_);
+  }
+
+  std::string description() const override {
+    return "cuda (" + device_.name + ", compute capability " + std::to_string(device_.compute_major) + "." +
+           std::to_string(device_.compute_minor) + ")";
+  }
+  DType act_dtype() const override { return DType::bf16; }
+
+  // --- memory
+
+  MemoryBudget memory() const override {
+    use_device();
+    size_t free = 0, total = 0;
+    CUDA_CHECK(cudaMemGetInfo(&free, &total), "the memory plan");
+    const uint64_t limit = options_.memory_bytes != 0
+                               ? options_.memory_bytes
+                               : static_cast<uint64_t>(options_.memory_share * static_cast<double>(total));
+    const uint64_t left = limit - std::min(limit, device_bytes_allocated());
+    return {.bytes = std::min<uint64_t>(left, free), .dedicated = true, .flag = "--gpu-memory"};
+  }
+  uint64_t matrix_bytes(const HostMatrix& matrix) const override {
+    const PackedBytes bytes = packed_bytes(matrix);
+    return device_bytes_for(bytes.codes) + (bytes.scales == 0 ? 0 : device_bytes_for(bytes.scales));
+  }
+  StepMemory step_memory(const StepLimits& limits, const AttentionShape& shape) const override {
+    return {.scratch = device_bytes_for(workspace_bytes(limits, shape)),
+            .graphs = options_.graphs ? kGraphBytes * graph_count(limits.max_sequences, limits.max_kv) : 0};
+  }
+  void reserve(const StepLimits& limits, const AttentionShape& shape) override {
+    use_device();
+    weight_staging_.reset();  // loading is over
+    reserve_workspace(workspace_bytes(limits, shape));
+  }
+  int32_t padded_rows(int32_t rows, int32_t most) const override {
+    return options_.graphs && rows <= kMostGraphRows ? std::min(graph_rows(rows), most) : rows;
+  }
+
+  Buffer allocate(size_t bytes, std::string_view label) override {
+    use_device();
+    Buffer buffer = allocate_device(bytes, label);
+    CUDA_CHECK(cudaMemsetAsync(buffer.data(), 0, buffer.size(), compute_), label);
+    return buffer;
+  }
+
+  Matrix upload_matrix(const HostMatrix& matrix, std::string_view label) override {
+    use_device();
+    try {
+      return pack_and_copy(matrix, label);
+    } catch (const DeviceError&) {
+      throw;
+    } catch (const std::runtime_error& error) {
+      throw std::runtime_error(std::string(label) + ": " + error.what());
+    }
+  }
+
+  void upload(std::byte* device, std::span<const std::byte> host) override {
+    use_device();
+    CHECK(!graphs_.is_capturing(), "an upload within a step");
+    while (!host.empty()) {
+      const size_t bytes = std::min(host.size(), kSmallSlotBytes);
+      std::byte* place = small_.place(bytes, compute_);
+      std::memcpy(place, host.data(), bytes);
+      CUDA_CHECK(cudaMemcpyAsync(device, place, bytes, cudaMemcpyHostToDevice, compute_), "upload");
+      device += bytes;
+      host = host.subspan(bytes);
+    }
+  }
+
+  void download(const std::byte* device, std::span<std::byte> host) override {
+    use_device();
+    if (host.empty()) CUDA_CHECK(cudaStreamSynchronize(compute_), "a step");
+    while (!host.empty()) {
+      const size_t bytes = std::min(host.size(), kDownloadBytes);
+      const std::span<std::byte> place = results_.next();
+      CUDA_CHECK(cudaMemcpyAsync(place.data(), device, bytes, cudaMemcpyDeviceToHost, compute_), "download");
+      CUDA_CHECK(cudaStreamSynchronize(compute_), "a step's results");
+      std::memcpy(host.data(), place.data(), bytes);
+      device += bytes;
+      host = host.subspan(bytes);
+    }
+  }
+
+  // --- steps
+
+  void begin_step(const BatchView& batch) override {
+    use_device();
+    step_ = batch;
+    // Every sequence decodes, in one of the sizes that Batch pads to.
+    const bool decodes = options_.graphs && batch.n_tokens == batch.n_seqs && batch.n_tokens > 0 &&
+                         batch.max_q == 1 && batch.n_logits == batch.n_tokens &&
+                         batch.n_tokens <= kMostGraphRows;
+    if (!decodes) return graphs_.begin(compute_, std::nullopt);
+    // Geometry is that of the longest sequence which the graph serves.
+    step_.max_kv = static_cast<int32_t>(
+        std::min<int64_t>(graph_keys(batch.max_kv), batch.block_table.cols * kBlockTokens));
+    in_step_ = true;
+    graphs_.begin(compute_, StepGraphs::Key{.batch = batch.tokens.data,
+                                            .n_tokens = batch.n_tokens,
+                                            .n_logits = batch.n_logits,
+                                            .max_kv = step_.max_kv});
+  }
+  void end_step() override {
+    in_step_ = false;
+    graphs_.end(compute_);
+  }
+
+  // --- operations
+
+  void embed(TensorView tokens, const Matrix& table, TensorView x) override {
+    check_embed(tokens, table, x);
+    if (runs(x.rows, fingerprint("embed", table.codes.data(), tokens, x))) {
+      launch_embed(compute_, tokens, table, x);
+    }
+  }
+  void linear(TensorView x, const Matrix& w, TensorView y) override {
+    check_linear(x, w, y, DType::bf16);
+    if (runs(x.rows, fingerprint("linear", w.codes.data(), x, y))) launch_linear(compute_, x, w, y);
+  }
+  TensorView linear_add(TensorView x, const Matrix& w, TensorView y, TensorView) override {
+    check_linear(x, w, y, DType::bf16);
+    if (runs(x.rows, fingerprint("linear_add", w.codes.data(), x, y))) launch_linear_add(compute_, x, w, y);
+    return {};
+  }
+  void add_rmsnorm(TensorView x, TensorView delta, TensorView w, float eps, TensorView y) override {
+    check_add_rmsnorm(x, delta, w, y, DType::bf16);
+    if (runs(x.rows, fingerprint("add_rmsnorm", w.data, x, delta, y))) {
+      launch_add_rmsnorm(compute_, x, delta, w, eps, y);
+    }
+  }
+  void rope_store_kv(TensorView qkv, const BatchView& batch, const AttentionShape& shape, TensorView rope,
+                     KvLayer kv) override {
+    check_rope_store_kv(qkv, batch, shape, rope, kv);
+    if (runs(qkv.rows, fingerprint("rope_store_kv", kv.data, qkv, rope, batch.positions, batch.slots))) {
+      launch_rope_store_kv(compute_, qkv, batch, shape, rope, kv);
+    }
+  }
+  void attention(TensorView qkv, const BatchView& batch, const AttentionShape& shape, KvLayer kv,
+                 TensorView out) override {
+    check_attention(qkv, batch, shape, kv, out, DType::bf16);
+    const BatchView& b = in_step_ ? step_ : batch;
+    if (!runs(qkv.rows, fingerprint("attention", kv.data, qkv, out, b.kv_lens, b.block_table, b.q_starts)))
+      return;
+    reserve_workspace(attention_workspace_bytes(shape, b.n_tokens, b.n_seqs, b.max_kv));
+    launch_attention(compute_, qkv, b, shape, kv, out, workspace_.data());
+  }
+  void silu_mul(TensorView gate_up, TensorView y) override {
+    check_silu_mul(gate_up, y, DType::bf16);
+    if (runs(y.rows, fingerprint("silu_mul", nullptr, gate_up, y))) launch_silu_mul(compute_, gate_up, y);
+  }
+  void gather_rows(TensorView x, TensorView rows, TensorView y) override {
+    check_gather_rows(x, rows, y);
+    if (runs(y.rows, fingerprint("gather_rows", nullptr, x, rows, y))) {
+      launch_gather_rows(compute_, x, rows, y);
+    }
+  }
+
+  // --- fused operations, for the rows that they exist for
+
+  void norm_qkv_rope(TensorView x, TensorView delta, TensorView norm, float eps, TensorView h,
+                     std::span<const Matrix> w, TensorView qkv, const BatchView& batch,
+                     const AttentionShape& shape, TensorView rope, KvLayer kv) override {
+    if (w.size() != 1 || !delta.empty() || !can_fuse_norm(x, norm, w[0]))
+      return Backend::norm_qkv_rope(x, delta, norm, eps, h, w, qkv, batch, shape, rope, kv);
+    check_rope_store_kv(qkv, batch, shape, rope, kv);
+    const void* weights = w[0].codes.data();
+    if (runs(x.rows, fingerprint("norm_qkv_rope", weights, x, norm, qkv, rope, batch.positions, batch.slots,
+                                 TensorView{.data = kv.data}))) {
+      launch_norm_qkv_rope(compute_, x, norm, eps, w[0], qkv, batch, shape, rope, kv);
+    }
+  }
+  void norm_gate_up_silu(TensorView x, TensorView delta, TensorView norm, float eps, TensorView h,
+                         std::span<const Matrix> w, TensorView gate_up, TensorView y) override {
+    if (w.size() != 1 || !delta.empty() || !can_fuse_gate_up(x, norm, w[0], y))
+      return Backend::norm_gate_up_silu(x, delta, norm, eps, h, w, gate_up, y);
+    check_silu_mul(gate_up, y, DType::bf16);
+    if (runs(x.rows, fingerprint("norm_gate_up_silu", w[0].codes.data(), x, norm, y))) {
+      launch_norm_gate_up_silu(compute_, x, norm, eps, w[0], y);
+    }
+  }
+
+  int n_graphs() const override { return graphs_.n_graphs(); }
+  uint64_t n_replays() const override { return graphs_.n_replays(); }
+
+ private:
+  // The current device is the thread's: the one that loads and the engine's are two.
+  void use_device() const {
+    static thread_local int current = -1;
+    if (current == device_.index) return;
+    CUDA_CHECK(cudaSetDevice(device_.index), "the choice of " + device_.name);
+    current = device_.index;
+  }
+
+  bool runs(int64_t rows, uint64_t print) { return rows > 0 && graphs_.launches(print); }
+
+  static size_t workspace_bytes(const StepLimits& limits, const AttentionShape& shape) {
+    return attention_workspace_bytes(shape, limits.max_tokens, limits.max_sequences,
+                                     graph_keys(limits.max_kv));
+  }
+  void reserve_workspace(size_t bytes) {
+    if (bytes <= workspace_.size()) return;
+    CHECK(!graphs_.is_capturing(), "a step needs more workspace than was reserved");
+    workspace_ = {};
+    workspace_ = allocate(bytes, "attention workspace");  // zeroed: it begins with counters
+  }
+
+  Matrix pack_and_copy(const HostMatrix& matrix, std::string_view label) {
+    const PackedBytes bytes = packed_bytes(matrix);
+    Matrix result{.n = matrix.n,
+                  .k = matrix.k,
+                  .dense_dtype = DType::bf16,
+                  .quant = matrix.quant,
+                  .scale_dtype = matrix.scale_dtype,
+                  .codes = allocate_device(bytes.codes, label),
+                  .scales = bytes.scales == 0 ? Buffer{} : allocate_device(bytes.scales, label),
+                  .biases = bytes.biases == 0 ? Buffer{} : allocate_device(bytes.biases, label)};
+    const int64_t tiles = (matrix.n + 15) / 16;
+    // Every tile takes the same share of each buffer.
+    const std::array<size_t, 3> part = {bytes.codes / tiles, bytes.scales / tiles, bytes.biases / tiles};
+    const std::array<std::byte*, 3> to = {result.codes.data(), result.scales.data(), result.biases.data()};
+    const size_t tile_bytes = part[0] + part[1] + part[2];
+    StagingRing& staging = weight_staging(tile_bytes);
+    const auto most = static_cast<int64_t>(staging.slot_bytes() / tile_bytes);
+    for (int64_t first = 0; first < tiles; first += most) {
+      const int64_t count = std::min(most, tiles - first);
+      std::byte* slot = staging.next().data();
+      const std::array<std::byte*, 3> from = {slot, slot + part[0] * count,
+                                              slot + (part[0] + part[1]) * count};
+      share_out(count, [&](int64_t begin, int64_t end) {
+        const auto share = [&](int i) {
+          return std::span(from[i] + part[i] * begin, part[i] * static_cast<size_t>(end - begin));
+        };
+        pack_row_tiles(matrix, first + begin, end - begin, share(0), share(1), share(2));
+      });
+      for (int i = 0; i < 3; ++i) {
+        if (part[i] == 0) continue;
+        CUDA_CHECK(cudaMemcpyAsync(to[i] + part[i] * first, from[i], part[i] * static_cast<size_t>(count),
+                                   cudaMemcpyHostToDevice, copy_),
+                   label);
+      }
+      staging.queued(copy_);
+    }
+    CUDA_CHECK(cudaEventRecord(copied_, copy_), label);
+    CUDA_CHECK(cudaStreamWaitEvent(compute_, copied_, 0), label);
+    return result;
+  }
+
+  StagingRing& weight_staging(size_t least) {
+    if (!weight_staging_ || weight_staging_->slot_bytes() < least) {
+      weight_staging_.emplace(kWeightSlots, std::max(least, kWeightSlotBytes));
+    }
+    return *weight_staging_;
+  }
+
+  const CudaOptions options_;
+  const DeviceInfo device_;
+  cudaStream_t compute_ = nullptr, copy_ = nullptr;
+  cudaEvent_t copied_ = nullptr;
+  StagingRing small_, results_;
+  std::optional<StagingRing> weight_staging_;  // while weights are loaded
+  Buffer workspace_;
+  StepGraphs graphs_;
+  BatchView step_;        // of a decode step: the geometry that its graph has
+  bool in_step_ = false;  // a decode step
+};
+
+}  // namespace
+}  // namespace cuda
+
+std::unique_ptr<Backend> make_cuda_backend(const CudaOptions& options) {
+  const cuda::DeviceProbe probe = cuda::probe_device(options.device);
+  if (!probe.device) throw std::runtime_error(probe.why_not);
+  return std::make_unique<cuda::CudaBackend>(options, *probe.device);
+}
+
+}  // namespace tramontane

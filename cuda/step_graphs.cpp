@@ -1,0 +1,77 @@
+#include "cuda/step_graphs.h"
+
+#include "cuda/check.cuh"
+#include "cuda/device_buffer.h"
+#include "engine/backend/check.h"
+
+namespace tramontane::cuda {
+
+StepGraphs::~StepGraphs() {
+  forget_all();
+}
+
+void StepGraphs::forget_all() {
+  for (auto& [key, step] : steps_) {
+    if (step.graph != nullptr) cudaGraphExecDestroy(step.graph);
+  }
+  steps_.clear();
+}
+
+int StepGraphs::n_graphs() const {
+  int count = 0;
+  for (const auto& [key, step] : steps_) count += step.graph != nullptr;
+  return count;
+}
+
+void StepGraphs::begin(Stream stream, const std::optional<Key>& key) {
+  CHECK(mode_ == Mode::eager, "a step begins before the last one ended");
+  if (const uint64_t releases = device_releases(); releases != releases_) {
+    forget_all();  // some buffer is gone, and graphs may name it
+    releases_ = releases;
+  }
+  if (!key) return;
+  const auto [found, is_new] = steps_.try_emplace(*key);
+  if (is_new) return;
+  step_ = &found->second;
+  position_ = 0;
+  if (step_->graph != nullptr) {
+    mode_ = Mode::replay;
+    ++n_replays_;
+    CUDA_CHECK(cudaGraphLaunch(step_->graph, stream), "a decode step");
+    return;
+  }
+  mode_ = Mode::capture;
+  step_->operations.clear();
+  CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "a decode step");
+}
+
+bool StepGraphs::launches(uint64_t fingerprint) {
+  if (mode_ == Mode::eager) return true;
+  if (mode_ == Mode::capture) {
+    step_->operations.push_back(fingerprint);
+    return true;
+  }
+  CHECK_LT(position_, step_->operations.size());
+  CHECK(step_->operations[position_] == fingerprint,
+        "operation " + std::to_string(position_) + " of a replayed step is not the one that was captured");
+  ++position_;
+  return false;
+}
+
+void StepGraphs::end(Stream stream) {
+  if (mode_ == Mode::capture) capture(stream);
+  if (mode_ == Mode::replay) CHECK_EQ(position_, step_->operations.size());
+  mode_ = Mode::eager;
+  step_ = nullptr;
+}
+
+void StepGraphs::capture(Stream stream) {
+  cudaGraph_t graph = nullptr;
+  CUDA_CHECK(cudaStreamEndCapture(stream, &graph), "a decode step");
+  const cudaError_t made = cudaGraphInstantiate(&step_->graph, graph, 0);
+  cudaGraphDestroy(graph);
+  check_call(made, "cudaGraphInstantiate", "a decode step");
+  CUDA_CHECK(cudaGraphLaunch(step_->graph, stream), "a decode step");
+}
+
+}  // namespace tramontane::cuda

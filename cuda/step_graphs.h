@@ -1,0 +1,80 @@
+// StepGraphs: steps that come again and again, captured into CUDA graphs and replayed as they are. A step is
+// known by its key: everything that a launch geometry may depend on. All else lies in device memory
+// (decision 4), so a replay is never patched.
+//
+// The first step of a key runs eagerly (kernels are loaded then), the second is captured, later ones are
+// replayed. Each operation of a step says what it is about to launch; a replay only compares that with what
+// was captured, and a difference is a broken invariant. Engine thread only.
+#pragma once
+
+#include <compare>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <vector>
+
+#include "cuda/launch.h"
+
+struct CUgraphExec_st;
+
+namespace tramontane::cuda {
+
+class StepGraphs {
+ public:
+  struct Key {
+    const void* batch = nullptr;  // where the step's arrays are: one Batch of one model
+    int32_t n_tokens = 0, n_logits = 0, max_kv = 0;
+    auto operator<=>(const Key&) const = default;
+  };
+
+  StepGraphs() = default;
+  ~StepGraphs();
+  StepGraphs(const StepGraphs&) = delete;
+  StepGraphs& operator=(const StepGraphs&) = delete;
+
+  // Brackets a step whose operations are queued on `stream`; without key the step runs eagerly.
+  void begin(Stream stream, const std::optional<Key>& key);
+  void end(Stream stream);
+  // Whether the operation with this fingerprint (name, shapes and addresses) is to be launched.
+  bool launches(uint64_t fingerprint);
+  bool is_capturing() const { return mode_ == Mode::capture; }
+
+  int n_graphs() const;
+  uint64_t n_replays() const { return n_replays_; }
+
+ private:
+  enum class Mode { eager, capture, replay };
+  struct Step {
+    CUgraphExec_st* graph = nullptr;  // null: seen, not captured yet
+    std::vector<uint64_t> operations;
+  };
+  void forget_all();
+  void capture(Stream stream);
+
+  std::map<Key, Step> steps_;
+  uint64_t releases_ = 0;  // device_releases() that steps_ is up to date with
+  Mode mode_ = Mode::eager;
+  Step* step_ = nullptr;  // of capture and replay
+  size_t position_ = 0;   // operations of the replayed step compared so far
+  uint64_t n_replays_ = 0;
+};
+
+// A running fingerprint: FNV-1a over 64-bit words.
+class Fingerprint {
+ public:
+  explicit Fingerprint(const char* name) { text(name); }
+  Fingerprint& add(uint64_t word) {
+    hash_ = (hash_ ^ word) * 0x100000001b3u;
+    return *this;
+  }
+  Fingerprint& add(const void* address) { return add(reinterpret_cast<uint64_t>(address)); }
+  uint64_t value() const { return hash_; }
+
+ private:
+  void text(const char* name) {
+    for (; *name != 0; ++name) add(static_cast<uint64_t>(*name));
+  }
+  uint64_t hash_ = 0xcbf29ce484222325u;
+};
+
+}  // namespace tramontane::cuda

@@ -1,0 +1,43 @@
+#include "engine/backend/backend.h"
+
+#include "engine/backend/host_memory.h"
+
+namespace tramontane {
+
+MemoryBudget Backend::memory() const {
+  return {.bytes = host_available_bytes()};
+}
+
+uint64_t Backend::matrix_bytes(const HostMatrix& matrix) const {
+  return matrix.codes.size() + matrix.scales.size() + matrix.biases.size();
+}
+
+void Backend::linear_stacked(TensorView x, std::span<const Matrix> w, TensorView y) {
+  int64_t first = 0;
+  for (const Matrix& part : w) {
+    linear(x, part, y.columns(first, part.n));
+    first += part.n;
+  }
+}
+
+TensorView Backend::linear_add(TensorView x, const Matrix& w, TensorView, TensorView scratch) {
+  linear(x, w, scratch);
+  return scratch;
+}
+
+void Backend::norm_qkv_rope(TensorView x, TensorView delta, TensorView norm, float eps, TensorView h,
+                            std::span<const Matrix> w, TensorView qkv, const BatchView& batch,
+                            const AttentionShape& shape, TensorView rope, KvLayer kv) {
+  add_rmsnorm(x, delta, norm, eps, h);
+  linear_stacked(h, w, qkv);
+  rope_store_kv(qkv, batch, shape, rope, kv);
+}
+
+void Backend::norm_gate_up_silu(TensorView x, TensorView delta, TensorView norm, float eps, TensorView h,
+                                std::span<const Matrix> w, TensorView gate_up, TensorView y) {
+  add_rmsnorm(x, delta, norm, eps, h);
+  linear_stacked(h, w, gate_up);
+  silu_mul(gate_up, y);
+}
+
+}  // namespace tramontane

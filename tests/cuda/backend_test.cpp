@@ -1,0 +1,244 @@
+// The CUDA backend around its kernels: copies, memory, captured steps, and what a failing device leads to.
+#include "cuda/cuda_backend.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "tests/cuda_emulator/control.h"
+#include "tests/engine/engine_support.h"
+#include "tests/ops/ops_support.h"
+
+namespace tramontane {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr uint64_t kMemory = uint64_t{256} << 20;
+constexpr uint64_t kPlenty = 4 << 20;
+
+std::unique_ptr<Backend> make_backend(bool graphs = true) {
+  return make_cuda_backend({.memory_bytes = kMemory, .graphs = graphs});
+}
+const CudaBackendInfo& info(const Backend& backend) {
+  return dynamic_cast<const CudaBackendInfo&>(backend);
+}
+
+std::vector<std::byte> bytes_of(size_t count, uint32_t seed) {
+  std::mt19937 generator(seed);
+  std::vector<std::byte> bytes(count);
+  for (std::byte& byte : bytes) byte = static_cast<std::byte>(generator());
+  return bytes;
+}
+
+// Staging memory is used again and again: nothing may be written into it before its copy is over.
+TEST(CudaCopies, ArriveWholeInAnySize) {
+  const auto backend = make_backend();
+  std::vector<std::pair<Buffer, std::vector<std::byte>>> sent;
+  for (const size_t size : {size_t{1}, size_t{1000}, size_t{1} << 20, (size_t{5} << 20) + 17, size_t{64}}) {
+    for (uint32_t i = 0; i < 3; ++i) {
+      sent.emplace_back(backend->allocate(size, "test"), bytes_of(size, i));
+      backend->upload(sent.back().first.data(), sent.back().second);
+    }
+  }
+  for (const auto& [buffer, bytes] : sent) {
+    std::vector<std::byte> back(bytes.size());
+    backend->download(buffer.data(), back);
+    EXPECT_TRUE(back == bytes) << bytes.size() << " bytes";
+  }
+}
+
+TEST(CudaCopies, OfManyStepsAreInOrder) {
+  const auto backend = make_backend();
+  const Buffer one = backend->allocate(4000, "test");
+  std::vector<Buffer> rows;
+  ops::Values expected;
+  const ops::DeviceTensor index(*backend, std::vector<int32_t>{0});
+  for (int step = 0; step < 600; ++step) {  // 2.4 MB: every slot is used several times
+    const ops::Values values(1000, static_cast<float>(step));
+    backend->upload(one.data(), std::as_bytes(std::span(values)));
+    rows.push_back(backend->allocate(4000, "test"));
+    backend->gather_rows(one.view(DType::f32, 1, 1000), index.view(), rows.back().view(DType::f32, 1, 1000));
+  }
+  for (int step = 0; step < 600; ++step) {
+    ops::Values values(1000);
+    backend->download(rows[step].data(), std::as_writable_bytes(std::span(values)));
+    ASSERT_EQ(values, ops::Values(1000, static_cast<float>(step))) << "step " << step;
+  }
+}
+
+TEST(CudaMemory, IsZeroAndCounted) {
+  const auto backend = make_backend();
+  const uint64_t before = backend->memory().bytes;
+  EXPECT_LE(before, kMemory);
+  EXPECT_TRUE(backend->memory().dedicated);
+  const Buffer buffer = backend->allocate(10'000'000, "test");
+  EXPECT_EQ(before - backend->memory().bytes, 5u << 21);  // pages of 2 MiB
+  std::vector<std::byte> back(buffer.size());
+  backend->download(buffer.data(), back);
+  EXPECT_EQ(back, std::vector<std::byte>(buffer.size()));
+}
+
+TEST(CudaMemory, SharesAreOfTheWhole) {
+  const uint64_t half = make_cuda_backend({.memory_share = 0.5})->memory().bytes;
+  const uint64_t quarter = make_cuda_backend({.memory_share = 0.25})->memory().bytes;
+  EXPECT_NEAR(static_cast<double>(half), 2.0 * static_cast<double>(quarter), 1e6);
+}
+
+TEST(CudaMemory, SaysWhatDidNotFit) {
+  const auto backend = make_backend();
+  try {
+    backend->allocate(size_t{1} << 50, "KV cache");
+    FAIL() << "allocated a petabyte";
+  } catch (const std::runtime_error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("KV cache: 1125899906842624 bytes wanted"));
+    EXPECT_THAT(error.what(), HasSubstr("--gpu-memory"));
+  }
+}
+
+TEST(CudaMemory, APlanThatDoesNotFitNamesTheOption) {
+  const auto backend = make_cuda_backend({.memory_bytes = uint64_t{4} << 20});
+  try {
+    plan_memory(*backend, tiny_checkpoint(), {});
+    FAIL() << "fits into 4 MiB";
+  } catch (const std::runtime_error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("not enough memory"));
+    EXPECT_THAT(error.what(), HasSubstr("raise --gpu-memory"));
+  }
+}
+
+// What the plan says of the weights is what they take.
+TEST(CudaMemory, ThePlanIsExactAboutWeightsAndWorkspace) {
+  const auto backend = make_backend();
+  const EngineOptions options{.max_model_len = 512, .max_sequences = 8, .kv_cache_bytes = kPlenty};
+  const MemoryPlan plan = plan_memory(*backend, tiny_checkpoint(), options);
+  const uint64_t before = backend->memory().bytes;
+  const Engine engine(*backend, tiny_checkpoint(), options);
+  const uint64_t taken = before - backend->memory().bytes;
+  const uint64_t planned = plan.weight_bytes + plan.workspace_bytes + plan.kv_bytes;
+  // Rounding up to pages of 2 MiB, of the workspace's and the cache's few buffers.
+  EXPECT_GE(taken + (1 << 20), planned);
+  EXPECT_LE(taken, planned + (16 << 20));
+}
+
+TEST(CudaRows, DecodeStepsTakeFewSizes) {
+  const auto backend = make_backend();
+  const std::vector<std::pair<int32_t, int32_t>> sizes = {{1, 1},   {2, 2},     {3, 4},     {5, 8},
+                                                          {8, 8},   {9, 16},    {17, 24},   {63, 64},
+                                                          {64, 64}, {200, 200}, {256, 256}, {300, 300}};
+  for (const auto& [rows, padded] : sizes) EXPECT_EQ(backend->padded_rows(rows, 4096), padded);
+  EXPECT_EQ(backend->padded_rows(9, 10), 10) << "never more than may run";
+  EXPECT_EQ(make_backend(false)->padded_rows(9, 4096), 9);
+}
+
+// --- captured steps
+
+std::vector<AnswerRecord> answer_some(Engine& engine) {
+  std::vector<std::shared_ptr<Generation>> generations;
+  for (int32_t i = 0; i < 5; ++i) {
+    GenerateRequest request =
+        make_request(make_prompt(static_cast<uint64_t>(i), 4 + 9 * i, 32768), 6 + 4 * i);
+    request.sampling.ignore_eos = true;
+    request.sampling.logprobs = 3;
+    generations.push_back(engine.submit(std::move(request)));
+  }
+  std::vector<AnswerRecord> answers;
+  for (const auto& generation : generations) answers.push_back(collect(*generation)[0]);
+  return answers;
+}
+
+TEST(CudaGraphs, ReplaysGiveTheSameBitsAsLaunches) {
+  const auto eager = make_backend(false), captured = make_backend();
+  Engine plain(*eager, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+  const std::vector<AnswerRecord> expected = answer_some(plain);
+  plain.stop();
+  EXPECT_EQ(info(*eager).n_graphs(), 0);
+  Engine engine(*captured, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+  EXPECT_TRUE(answer_some(engine) == expected);
+  EXPECT_TRUE(answer_some(engine) == expected) << "now from the prefix cache";
+  engine.stop();
+  EXPECT_GE(info(*captured).n_graphs(), 2) << "batches of several sizes";
+  EXPECT_GT(info(*captured).n_replays(), 10u);
+}
+
+// A second model on the same backend has other buffers, perhaps at the addresses of the first one's.
+TEST(CudaGraphs, AreForgottenWithTheirBuffers) {
+  const auto backend = make_backend();
+  std::vector<AnswerRecord> expected;
+  for (int i = 0; i < 2; ++i) {
+    Engine engine(*backend, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+    const std::vector<AnswerRecord> answers = answer_some(engine);
+    if (i == 0) expected = answers;
+    EXPECT_TRUE(answers == expected);
+  }
+}
+
+// Three steps under one key: seen, captured, replayed. The third does something else.
+void replay_another_step() {
+  const auto backend = make_backend();
+  const ops::DeviceTensor x(*backend, DType::f32, 2, 64), y(*backend, DType::f32, 2, 64);
+  const ops::DeviceTensor rows(*backend, {0, 1}), table(*backend, {0, 0});
+  BatchView batch;
+  batch.tokens = rows.view();
+  batch.block_table = table.view();
+  batch.n_tokens = batch.n_seqs = batch.n_logits = 2;
+  batch.max_q = batch.max_kv = 1;
+  for (const auto& [from, to] : {std::pair{&x, &y}, {&x, &y}, {&y, &x}}) {
+    backend->begin_step(batch);
+    backend->gather_rows(from->view(), rows.view(), to->view());
+    backend->end_step();
+  }
+}
+
+TEST(CudaGraphsDeathTest, ADifferentStepUnderTheSameKeyIsCaught) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_DEATH(replay_another_step(), "operation 0 of a replayed step is not the one that was captured");
+}
+
+// --- failures
+
+// The engine's end after `failure` strikes on the emulator: what its requests were told and what is kept.
+std::string failure_of(const char* option, const char* failure) {
+  const auto backend = make_backend();
+  Engine engine(*backend, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+  GenerateRequest request = make_request(make_prompt(3, 20, 32768), 20);
+  request.sampling.ignore_eos = true;
+  EXPECT_EQ(collect(*engine.submit(request))[0].finish, FinishReason::length);
+  EXPECT_TRUE(emulator::set(option, failure));
+  const auto running = engine.submit(request);
+  EXPECT_EQ(collect(*running)[0].finish, FinishReason::error);
+  try {
+    engine.submit(request);
+    ADD_FAILURE() << "accepted";
+  } catch (const RequestError& error) {
+    EXPECT_EQ(error.status, 503);
+  }
+  emulator::set(option, "");
+  return engine.stats().failure;
+}
+
+// Each in a process of its own: a lost context stays lost.
+void expect_failure(const char* option, const char* failure, const std::string& words) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU cannot be told to fail";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto run = [&] {
+    std::fprintf(stderr, "%s\n", failure_of(option, failure).c_str());
+    std::_Exit(testing::Test::HasFailure() ? 1 : 0);
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(0), words);
+}
+
+TEST(CudaFailureDeathTest, AKernelThatFaultsIsNamedByTheWaitThatLearnsOfIt) {
+  expect_failure("FAIL_RUN", "attention:5",
+                 "cudaStreamSynchronize for a step's results: unspecified launch failure");
+}
+TEST(CudaFailureDeathTest, ALostDeviceIsNamedByTheCall) {
+  expect_failure("FAIL_CALL", "cudaMemcpyAsync:9:cudaErrorUnknown", "cudaMemcpyAsync for .*unknown error");
+}
+TEST(CudaFailureDeathTest, ALaunchThatIsRefusedNamesTheOperation) {
+  expect_failure("FAIL_LAUNCH", "silu:1", "kernel launch for silu_mul|kernel launch for");
+}
+
+}  // namespace
+}  // namespace tramontane

@@ -1,0 +1,156 @@
+"""The program built with CUDA, as a whole: on the PTX emulator or on a GPU. script/test cuda sets TRAMONTANE_CUDA to "emulator" or "gpu" and
+LD_LIBRARY_PATH to the runtime of the one or the other, and TRAMONTANE_BACKEND to "cuda"."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+from conftest import BIN, MODEL, ROOT
+
+MODE = os.environ.get("TRAMONTANE_CUDA")
+pytestmark = pytest.mark.skipif(MODE is None, reason="not a build with CUDA (script/test cuda)")
+emulated = pytest.mark.skipif(MODE != "emulator", reason="a real GPU cannot be told to fail")
+
+DATA = [ROOT / "tests/golden/data", ROOT.parent / "shared/golden"]
+CHAT = "/v1/chat/completions"
+HELLO = {"messages": [{"role": "user", "content": "What is 2+2?"}], "temperature": 0, "max_tokens": 20}
+TOKENIZER = str(pathlib.Path(MODEL) / "tokenizer.model.v3")
+
+
+def golden(name):
+    for folder in DATA:
+        if (folder / name).exists():
+            return folder / name
+    pytest.skip(f"golden data not in this clone: {name}")
+
+
+def streamed_ids(client, prompt, n, **options):
+    """The ids of a streamed greedy answer."""
+    ids = []
+    for chunk in client.completions.create(
+        model="tiny", prompt=prompt, max_tokens=n, temperature=0, stream=True, extra_body={"return_token_ids": True, "ignore_eos": True}, **options
+    ):
+        for choice in chunk.choices:
+            ids += choice.model_dump().get("token_ids") or []
+    return ids
+
+
+def test_it_is_the_cuda_backend(server):
+    backend = server.wait_for_line(r"^backend: ")
+    assert backend.startswith("backend: cuda (") and ("PTX emulator" in backend) == (MODE == "emulator")
+    memory = server.wait_for_line(r"^memory: ")
+    for part in ("weights", "workspace", "graphs", "KV cache", "available"):
+        assert part in memory
+
+
+# Every format of the mission. The answers are those of the format's own library, wherever its margin is clear.
+@pytest.mark.parametrize("name", ["tiny-v0.3-bf16", "tiny-v0.2-fp4", "tiny-v0.3-mlx-q4", "tiny-v0.3-mlx-q8"])
+def test_golden_checkpoints_over_http(start, name):
+    folder, expected = golden(name), json.loads(golden(name + ".expected.json").read_text())
+    tokenizer = [] if any(folder.glob("tokenizer.model*")) else ["--tokenizer", TOKENIZER]
+    server = start(*tokenizer, model=str(folder))
+    client = server.client(strict=False)
+    prompts = [prompt for prompt in expected["prompts"] if len(prompt["ids"]) < 100]
+
+    def one(prompt):
+        return streamed_ids(client, prompt["ids"], 16)
+
+    with concurrent.futures.ThreadPoolExecutor(len(prompts)) as pool:
+        answers = list(pool.map(one, prompts))
+    for prompt, answer in zip(prompts, answers):
+        reference = prompt[expected["normative"]]
+        assert len(answer) == 16
+        for step, (got, want) in enumerate(zip(answer, reference["greedy"])):
+            if got == want and want == 2:
+                break  # what comes after the end does not matter
+            if got != want:
+                assert reference["margin"][step] < 0.5, f"{prompt['name']}, step {step}: {got}, not {want}"
+                break
+    assert server.stop() == 0
+
+
+# NF4 has golden logits (tests/cuda) and no golden checkpoint with a tokenizer: the program makes one. The CPU backend is the reference.
+def test_nf4_over_http(start, tmp_path):
+    made = subprocess.run([BIN, "quantize", "--model", MODEL, "--to", "nf4", "--out", str(tmp_path / "nf4")], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    answers = []
+    for backend in ("cpu", "cuda"):
+        server = start("--tokenizer", TOKENIZER, "--backend", backend, model=str(tmp_path / "nf4"))
+        answer = server.client().chat.completions.create(
+            model="tiny", messages=HELLO["messages"], temperature=0, max_tokens=12, logprobs=True, top_logprobs=2
+        )
+        answers.append(answer.choices[0].logprobs.content)
+        assert server.stop() == 0
+    for want, got in zip(*answers):
+        if got.token != want.token:
+            assert want.top_logprobs[0].logprob - want.top_logprobs[1].logprob < 0.5
+            break
+
+
+def test_preemption_changes_nothing(start):
+    """12 blocks of 16 tokens for 6 answers that want 5 or more each."""
+    prompts = [[1, *range(300 + 40 * i, 300 + 40 * i + 4 + 3 * i)] for i in range(6)]
+    roomy, cramped = start(), start("--kv-cache-bytes", str(12 * 6144))
+    alone = [streamed_ids(roomy.client(strict=False), prompt, 60) for prompt in prompts]
+    client = cramped.client(strict=False)
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda prompt: streamed_ids(client, prompt, 60), prompts))
+    assert together == alone
+    assert "(12 blocks, 192 tokens)" in cramped.wait_for_line(r"^memory: ")
+    assert roomy.stop() == 0 and cramped.stop() == 0
+
+
+@emulated
+def test_a_lost_device_ends_the_server(start):
+    # The prompt and the first tokens are computed; then the device is lost.
+    server = start(env={"CUDA_EMULATOR_FAIL_RUN": "attention:40:cudaErrorECCUncorrectable"})
+    with server.http() as http:
+        response = http.post("/v1/completions", json={"prompt": "The licence is", "max_tokens": 2000, "ignore_eos": True})
+        assert response.status_code == 500
+        error = response.json()["error"]
+        assert error["type"] == "server_error" and error["code"] == "engine_failed"
+    assert server.process.wait(60) == 1
+    last = "".join(server.lines)
+    assert "the engine failed" in last and "cudaStreamSynchronize for a step's results" in last
+
+
+@emulated
+@pytest.mark.parametrize(
+    "env, words",
+    [
+        ({"CUDA_EMULATOR_DRIVER": "0"}, "no CUDA driver on this machine"),
+        ({"CUDA_EMULATOR_DRIVER": "12040"}, "the CUDA driver is too old: it knows CUDA 12.4"),
+        ({"CUDA_EMULATOR_DEVICES": "0"}, "no CUDA device"),
+        ({"CUDA_EMULATOR_COMPUTE": "75"}, "compute capability 7.5, at least 8.0"),
+        ({"CUDA_EMULATOR_MEMORY": str(8 << 20)}, "not enough memory"),
+    ],
+)
+def test_auto_takes_the_cpu_and_says_why(start, env, words):
+    server = start("--backend", "auto", env=env)
+    line = server.wait_for_line(r"^backend: ")
+    assert line.startswith("backend: cpu (") and "not cuda: " in line and words in line
+    with server.http() as http:
+        assert http.post(CHAT, json=HELLO).json()["choices"][0]["message"]["content"] == "2 + 2 = 4."
+    assert server.stop() == 0
+    # Asked for by name it is an error.
+    refused = subprocess.run([BIN, "serve", "--model", MODEL, "--port", "0", "--backend", "cuda"], capture_output=True, text=True, env={**os.environ, **env})
+    assert refused.returncode == 1 and "--backend cuda: " in refused.stderr and words in refused.stderr
+
+
+@pytest.mark.skipif(os.path.exists("/dev/nvidia0"), reason="there is a GPU here")
+def test_starts_without_a_driver(start):
+    """With the real CUDA runtime, on a machine that has no driver."""
+    server = start("--backend", "auto", env={"LD_LIBRARY_PATH": ""})
+    assert "not cuda: no CUDA driver on this machine" in server.wait_for_line(r"^backend: cpu \(")
+    with server.http() as http:
+        assert http.post(CHAT, json=HELLO).json()["choices"][0]["message"]["content"] == "2 + 2 = 4."
+    assert server.stop() == 0
+
+
+def test_the_memory_option_is_named(start):
+    refused = subprocess.run([BIN, "serve", "--model", MODEL, "--port", "0", "--backend", "cuda", "--gpu-memory", "8MiB"], capture_output=True, text=True)
+    assert refused.returncode == 1 and "raise --gpu-memory" in refused.stderr
