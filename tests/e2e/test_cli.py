@@ -56,7 +56,7 @@ def test_options_are_the_readmes_table():
         (["serve", "--model", "/nonexistent"], ["/nonexistent"]),
         (["serve", "--model", MODEL, "--port", "99999"], ["--port", "99999"]),
         (["serve", "--model", MODEL, "--prot", "1"], ["--prot"]),
-        (["serve", "--model", MODEL, "--backend", "cuda", "--port", "0"], ["cuda", "not built"]),
+        (["serve", "--model", MODEL, "--backend", "cuda", "--port", "0"], ["--backend cuda", "CUDA"]),
         (["serve", "--model", MODEL, "--step-tokens", "1", "--port", "0"], ["--step-tokens", "--max-sequences"]),
         (["serve", "--model", MODEL, "--host", "not an address", "--port", "0"], ["not an address"]),
         (["generate", "--model", MODEL], ["--prompt"]),
