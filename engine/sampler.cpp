@@ -50,6 +50,7 @@ Sampler::Sampler(int32_t vocab_size) {
   exponentials_.resize(n);
   candidates_.reserve(2 * n);
   weighted_.reserve(n);
+  ranked_.reserve(n);
   counts_.assign(n, 0);
   seen_.assign(n, 0);
   top_.reserve(n);
@@ -154,6 +155,33 @@ std::span<Sampler::Candidate> Sampler::select_top(std::span<const float> logits,
   return candidates_;
 }
 
+// Cuts weighted_ to the fewest likeliest tokens that reach the target together (the lower id among equals
+// first), in the order they had; their sum. What is undecided is halved around its median until one token is
+// left: linear in the number of tokens, however wide the nucleus.
+uint64_t Sampler::keep_nucleus(uint64_t target) {
+  const auto likelier = [](const Weighted& a, const Weighted& b) {
+    return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+  };
+  ranked_.assign(weighted_.begin(), weighted_.end());
+  auto first = ranked_.begin(), last = ranked_.end();
+  uint64_t sum = 0;  // of all before `first`, which are kept; not enough
+  while (last - first > 1) {
+    const auto middle = first + (last - first) / 2;
+    std::nth_element(first, middle, last, likelier);
+    uint64_t upper = 0;
+    for (auto w = first; w != middle; ++w) upper += w->weight;
+    if (sum + upper >= target) {
+      last = middle;
+    } else {
+      sum += upper;
+      first = middle;
+    }
+  }
+  const Weighted least = *first;
+  std::erase_if(weighted_, [&](const Weighted& w) { return likelier(least, w); });
+  return sum + least.weight;
+}
+
 int32_t Sampler::draw_from_some(std::span<const float> logits, float max, const SamplingContext& context) {
   const SamplingParams& params = context.params;
   const auto n = static_cast<int32_t>(logits.size());
@@ -164,6 +192,8 @@ int32_t Sampler::draw_from_some(std::span<const float> logits, float max, const 
   };
   if (params.top_k > 0 && params.top_k < n) {
     for (const Candidate& candidate : select_top(logits, params.top_k)) keep(candidate.logit, candidate.id);
+    std::sort(weighted_.begin(), weighted_.end(),
+              [](const Weighted& a, const Weighted& b) { return a.id < b.id; });
   } else {
     for (int32_t id = 0; id < n; ++id) exponentials_[id] = fast_exp((logits[id] - max) / params.temperature);
     for (int32_t id = 0; id < n; ++id) {
@@ -177,21 +207,7 @@ int32_t Sampler::draw_from_some(std::span<const float> logits, float max, const 
   if (params.top_p < 1.0f) {
     const uint64_t hopeless = top_p_hopeless(params.top_p, total, static_cast<int64_t>(weighted_.size()));
     std::erase_if(weighted_, [&](const Weighted& w) { return w.weight < hopeless; });
-    // The fewest likeliest tokens that reach the target: a heap gives them one by one.
-    const uint64_t target = top_p_target(params.top_p, total);
-    const auto worse = [](const Weighted& a, const Weighted& b) {
-      return a.weight != b.weight ? a.weight < b.weight : a.id > b.id;
-    };
-    std::make_heap(weighted_.begin(), weighted_.end(), worse);
-    auto end = weighted_.end();
-    uint64_t sum = 0;
-    while (sum < target && end != weighted_.begin()) {
-      std::pop_heap(weighted_.begin(), end, worse);
-      --end;
-      sum += end->weight;
-    }
-    weighted_.erase(weighted_.begin(), end);  // the popped ones lie behind `end`
-    total = sum;
+    total = keep_nucleus(top_p_target(params.top_p, total));
   }
   if (params.min_p > 0.0f) {
     const uint64_t floor_weight = min_p_weight(params.min_p);
@@ -199,9 +215,8 @@ int32_t Sampler::draw_from_some(std::span<const float> logits, float max, const 
     total = 0;
     for (const Weighted& w : weighted_) total += w.weight;
   }
-  // Which interval of [0, total) a token gets depends on the order; by id it is a plain function of the set.
-  std::sort(weighted_.begin(), weighted_.end(),
-            [](const Weighted& a, const Weighted& b) { return a.id < b.id; });
+  // Which interval of [0, total) a token gets depends on the order; by id, as they are here, it is a plain
+  // function of the set.
   uint64_t left = scale_bits(bits_for(context), total);
   size_t i = 0;
   while (left >= weighted_[i].weight) left -= weighted_[i++].weight;

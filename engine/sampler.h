@@ -53,12 +53,13 @@ class Sampler {
   void penalise(const SamplingContext& context);
   std::span<Candidate> select_top(std::span<const float> logits, int32_t k);
   int32_t draw_from_all(std::span<const float> logits, float max, const SamplingContext& context);
+  uint64_t keep_nucleus(uint64_t target);
   int32_t draw_from_some(std::span<const float> logits, float max, const SamplingContext& context);
 
   std::vector<float> adjusted_;      // [vocab]
   std::vector<float> exponentials_;  // [vocab]
   std::vector<Candidate> candidates_;
-  std::vector<Weighted> weighted_;
+  std::vector<Weighted> weighted_, ranked_;
   std::vector<int32_t> counts_;  // [vocab]: occurrences in the output; all zero between calls
   std::vector<uint8_t> seen_;    // [vocab]: occurs in prompt or output; all zero between calls
   std::vector<TokenLogprob> top_;
