@@ -52,7 +52,7 @@ struct Case {
     params.logits_row = static_cast<int32_t>(rows.size());
     params.temperature = 1.0f;
     params.seed = 1000 + rows.size();
-    params.position = 1 << 12;
+    params.position = 6 * static_cast<uint64_t>(vocab);  // more than make_counts gives
     return rows.emplace_back(params);
   }
   void bias(SamplingRow& row, std::vector<LogitBias> own) {
@@ -132,7 +132,7 @@ void make_params(std::mt19937& random, SamplingRow& row, int32_t vocab) {
   row.top_p = pick(random, {1.0f, 1.0f, 0.95f, 0.9f, 0.5f, 0.1f, 1e-6f, 0.99999994f});
   row.min_p = pick(random, {0.0f, 0.0f, 0.0f, 0.05f, 0.5f, 1.0f, 1e-12f});
   row.seed = (uint64_t{random()} << 32) | random();
-  row.position = (1 << 12) + random() % 100000;
+  row.position = 6 * static_cast<uint64_t>(vocab) + random() % 100000;
 }
 
 void make_biases(std::mt19937& random, Case& c, SamplingRow& row) {
