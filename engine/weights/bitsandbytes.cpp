@@ -1,6 +1,7 @@
 #include "engine/weights/bitsandbytes.h"
 
 #include <array>
+#include <bit>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <stdexcept>
@@ -103,11 +104,33 @@ std::vector<std::byte> expand_absmax(const Parts& p) {
   return out;
 }
 
+// bitsandbytes' blocks run over the flat matrix, canonical groups inside a row: the largest group that
+// divides both. Rows of 96 in blocks of 64 have groups of 32. 0: none.
+int group_of(int64_t blocksize, int64_t cols) {
+  if (!std::has_single_bit(static_cast<uint64_t>(blocksize))) return 0;  // bitsandbytes has 32 to 4,096
+  for (const int group : {128, 64, 32, 16}) {
+    if (blocksize % group == 0 && cols % group == 0) return group;
+  }
+  return 0;
+}
+
+// One scale a block to one a group: those of a block are the same.
+std::vector<std::byte> spread(std::span<const std::byte> absmax, int64_t blocksize, int group,
+                              int64_t groups) {
+  std::vector<std::byte> out(static_cast<size_t>(groups) * sizeof(float));
+  for (int64_t g = 0; g < groups; ++g) {
+    const float scale = float_at(absmax, static_cast<size_t>(g * group / blocksize));
+    std::memcpy(out.data() + static_cast<size_t>(g) * sizeof scale, &scale, sizeof scale);
+  }
+  return out;
+}
+
 HostMatrix load(const Parts& p, int64_t n, int64_t k) {
   HostMatrix m;
   m.n = n;
   m.k = k;
-  m.quant = QuantLayout{4, static_cast<int>(p.state.blocksize), false, 0, p.map};
+  const int group = group_of(p.state.blocksize, k);
+  m.quant = QuantLayout{4, group, false, 0, p.map};
   m.scale_dtype = DType::f32;
   auto owner = std::make_shared<MatrixOwner>();
   owner->files = {p.weight.file, p.absmax.file};
@@ -119,6 +142,10 @@ HostMatrix load(const Parts& p, int64_t n, int64_t k) {
     m.scales = owner->scales;
   } else {
     m.scales = aligned(p.absmax.bytes, sizeof(float), owner->scales);
+  }
+  if (group != p.state.blocksize) {
+    owner->scales = spread(m.scales, p.state.blocksize, group, n * k / group);
+    m.scales = owner->scales;
   }
   m.owner = std::move(owner);
   check_canonical(m);
@@ -140,16 +167,13 @@ StoredWeight read_bitsandbytes(TensorTable& table, const std::string& name, int6
               parse_state(state_text, fp4, rows, cols),
               read_map(table.take(name + ".quant_map"), fp4)};
   const State& state = parts.state;
-  if (state.blocksize != 32 && state.blocksize != 64 && state.blocksize != 128) {
-    fail(weight, "blocksize " + std::to_string(state.blocksize) + " is not supported (32, 64, 128)");
-  }
-  if (cols % state.blocksize != 0) {
-    fail(weight, "rows of " + std::to_string(cols) + " are not a multiple of the block size " +
-                     std::to_string(state.blocksize) + ": blocks that run over rows are not supported");
+  if (group_of(state.blocksize, cols) == 0) {
+    fail(weight, "blocksize " + std::to_string(state.blocksize) + " with rows of " + std::to_string(cols) +
+                     " is not supported: expected a power of two, and 16 to divide both");
   }
   if (weight.dtype != "U8") fail(weight, "dtype is " + weight.dtype + ", expected U8");
   check_shape(weight, rows * cols / 2, 1);
-  const int64_t blocks = rows * cols / state.blocksize;
+  const int64_t blocks = (rows * cols + state.blocksize - 1) / state.blocksize;
   check_tensor(absmax, state.nested ? "U8" : "F32", blocks);
   StoredWeight result =
       describe(weight, std::string("bitsandbytes ") + (fp4 ? "FP4" : "NF4") + (state.nested ? " double" : ""),

@@ -342,7 +342,8 @@ TEST(Bitsandbytes, StateAndTableAreChecked) {
   EXPECT_EQ(fault("nf4", "nf4"), "");
   EXPECT_THAT(fault("\"quant_type\": \"nf4\"", "\"quant_type\": \"fp4\""),
               HasSubstr("quant_type is not \"nf4\""));
-  EXPECT_THAT(fault("\"blocksize\": 64", "\"blocksize\": 48"), HasSubstr("blocksize 48 is not supported"));
+  EXPECT_THAT(fault("\"blocksize\": 64", "\"blocksize\": 48"), HasSubstr("blocksize 48 with rows of"));
+  EXPECT_THAT(fault("\"blocksize\": 64", "\"blocksize\": 8 "), HasSubstr("blocksize 8 with rows of"));
   EXPECT_THAT(fault("\"blocksize\": 64", "\"blocksize\": 32"), HasSubstr("shape is ["));
   EXPECT_THAT(fault("\"nested_dtype\": \"float32\"", "\"nested_dtype\": \"float16\""),
               HasSubstr("nested_dtype"));
