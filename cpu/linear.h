@@ -14,6 +14,8 @@ class Linear {
   virtual ~Linear() = default;
   // Brings a canonical matrix into this kernel's own tile order, using all threads.
   virtual Matrix pack(const HostMatrix& matrix, ThreadPool& pool) const = 0;
+  // Bytes of the Matrix that pack() would make.
+  virtual size_t packed_bytes(const HostMatrix& matrix) const = 0;
   // y[T,N] (f32) = x[T,K] (bf16; f32 for the scalar kernel in F32 arithmetic) · w^T. Never allocates. Reduction order fixed by w's shape (decision 5).
   virtual void multiply(TensorView x, const Matrix& w, TensorView y, ThreadPool& pool) const = 0;
   // Row n of the packed matrix as FP32 [k]: the embedding lookup. In BF16 arithmetic dense values are the BF16-rounded ones.

@@ -19,6 +19,10 @@ Matrix AmxLinear::pack(const HostMatrix& matrix, ThreadPool& pool) const {
   return pack_amx(matrix, pool);
 }
 
+size_t AmxLinear::packed_bytes(const HostMatrix& matrix) const {
+  return amx_bytes(matrix);
+}
+
 void AmxLinear::read_row(const Matrix& w, int64_t n, float* out) const {
   read_amx_row(w, n, out);
 }

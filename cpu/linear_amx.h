@@ -12,6 +12,7 @@ class AmxLinear final : public Linear {
   explicit AmxLinear(const AmxKernels& kernels) : kernels_(kernels) {}
 
   Matrix pack(const HostMatrix& matrix, ThreadPool& pool) const override;
+  size_t packed_bytes(const HostMatrix& matrix) const override;
   void multiply(TensorView x, const Matrix& w, TensorView y, ThreadPool& pool) const override;
   void read_row(const Matrix& w, int64_t n, float* out) const override;
 

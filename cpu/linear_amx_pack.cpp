@@ -46,6 +46,16 @@ int64_t group_bytes(const Matrix& matrix) {
          (matrix.quant->has_bias ? 2 : 1);
 }
 
+// A matrix to be packed, without its bytes.
+Matrix shape_of(const HostMatrix& matrix) {
+  Matrix packed;
+  packed.n = matrix.n;
+  packed.k = matrix.k;
+  packed.quant = matrix.quant;
+  packed.scale_dtype = matrix.scale_dtype;
+  return packed;
+}
+
 // The rest are the packers of one panel: `out` is zero where they write nothing.
 struct PanelSource {
   const HostMatrix& matrix;
@@ -146,6 +156,11 @@ AmxWeights layout_of(const Matrix& matrix) {
 
 }  // namespace
 
+size_t amx_bytes(const HostMatrix& matrix) {
+  const int64_t panels = round_up(matrix.n, kPanelChannels) / kPanelChannels;
+  return kTableBytes + static_cast<size_t>(panels * layout_of(shape_of(matrix)).panel_bytes);
+}
+
 Matrix pack_amx(const HostMatrix& matrix, ThreadPool& pool) {
   check_canonical(matrix);
   if (matrix.k % 2 != 0)
@@ -155,16 +170,10 @@ Matrix pack_amx(const HostMatrix& matrix, ThreadPool& pool) {
     CHECK(matrix.quant->group == 16 || matrix.quant->group == 32 || matrix.quant->group == 64 ||
               matrix.quant->group == 128,
           "groups are 16, 32, 64 or 128 weights");
-  Matrix packed;
-  packed.n = matrix.n;
-  packed.k = matrix.k;
-  packed.quant = matrix.quant;
-  packed.scale_dtype = matrix.scale_dtype;
-
+  Matrix packed = shape_of(matrix);
   const AmxWeights layout = layout_of(packed);
   const int64_t panels = round_up(matrix.n, kPanelChannels) / kPanelChannels;
-  packed.codes =
-      allocate_aligned(kTableBytes + static_cast<size_t>(panels * layout.panel_bytes), "packed weights");
+  packed.codes = allocate_aligned(amx_bytes(matrix), "packed weights");
   if (matrix.quant) std::memcpy(packed.codes.data(), matrix.quant->table.data(), kTableBytes);
   pool.run([&](int thread) {
     const Share share = share_of(panels, thread, pool.size());

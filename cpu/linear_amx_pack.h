@@ -13,6 +13,9 @@ namespace tramontane {
 // std::runtime_error for an odd k and when there is not enough memory.
 Matrix pack_amx(const HostMatrix& matrix, ThreadPool& pool);
 
+// Bytes that pack_amx takes for a matrix like this; its spans are not read.
+size_t amx_bytes(const HostMatrix& matrix);
+
 // What the kernels are told about a matrix that pack_amx made. Valid as long as the matrix.
 AmxWeights view_amx(const Matrix& matrix);
 

@@ -17,7 +17,11 @@ class PackedLinear final : public Linear {
  public:
   explicit PackedLinear(const LinearKernels& kernels) : kernels_(kernels) {}
 
-  Matrix pack(const HostMatrix& matrix, ThreadPool& pool) const override { return pack_panels(matrix, kernels_.nibbles, pool); }
+  Matrix pack(const HostMatrix& matrix, ThreadPool& pool) const override {
+    return pack_panels(matrix, kernels_.nibbles, pool);
+  }
+
+  size_t packed_bytes(const HostMatrix& matrix) const override { return tramontane::packed_bytes(matrix); }
 
   void multiply(TensorView x, const Matrix& w, TensorView y, ThreadPool& pool) const override {
     CHECK(x.dtype == DType::bf16 && y.dtype == DType::f32,
@@ -46,7 +50,9 @@ class PackedLinear final : public Linear {
     });
   }
 
-  void read_row(const Matrix& w, int64_t n, float* out) const override { read_packed_row(w, kernels_.nibbles, n, out); }
+  void read_row(const Matrix& w, int64_t n, float* out) const override {
+    read_packed_row(w, kernels_.nibbles, n, out);
+  }
 
  private:
   // Scratch of the engine thread: grows to the largest step it ever sees, then stays.

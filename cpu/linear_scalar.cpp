@@ -97,6 +97,12 @@ class ScalarLinear : public Linear {
     return packed;
   }
 
+  size_t packed_bytes(const HostMatrix& matrix) const override {
+    const DType dense = f32_ ? matrix.dense_dtype : DType::bf16;
+    const MatrixBytes bytes = canonical_bytes(matrix.n, matrix.k, dense, matrix.quant, matrix.scale_dtype);
+    return bytes.codes + bytes.scales * (matrix.quant && matrix.quant->has_bias ? 2 : 1);
+  }
+
   void multiply(TensorView x, const Matrix& w, TensorView y, ThreadPool& pool) const override {
     if (x.dtype == DType::f32) {
       multiply_typed<float>(x, w, y, pool);

@@ -46,6 +46,16 @@ int64_t panel_bytes(const Matrix& matrix) {
   return scale_bytes(matrix) + matrix.k / word_weights(matrix) * 4 * kPanelChannels;
 }
 
+// A matrix to be packed, without its bytes.
+Matrix shape_of(const HostMatrix& matrix) {
+  Matrix packed;
+  packed.n = matrix.n;
+  packed.k = matrix.k;
+  packed.quant = matrix.quant;
+  packed.scale_dtype = matrix.scale_dtype;
+  return packed;
+}
+
 ScaleType scale_type_of(DType dtype) {
   CHECK(dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16, "scales are F32, F16 or BF16");
   if (dtype == DType::f32) return ScaleType::f32;
@@ -190,21 +200,19 @@ void pack_scales(const HostMatrix& matrix, int64_t first_row, int channels, floa
 
 }  // namespace
 
+size_t packed_bytes(const HostMatrix& matrix) {
+  return sizeof(PackedHeader) + static_cast<size_t>(panel_count(matrix.n) * panel_bytes(shape_of(matrix)));
+}
+
 Matrix pack_panels(const HostMatrix& matrix, WeightCodes nibbles, ThreadPool& pool) {
   check_canonical(matrix);
   if (matrix.k % 2 != 0)
     throw std::runtime_error("weight matrix: k is " + std::to_string(matrix.k) +
                              ", the vector kernels need an even one");
-  Matrix packed;
-  packed.n = matrix.n;
-  packed.k = matrix.k;
-  packed.quant = matrix.quant;
-  packed.scale_dtype = matrix.scale_dtype;
-
+  Matrix packed = shape_of(matrix);
   const int64_t panels = panel_count(matrix.n), bytes = panel_bytes(packed),
                 words = matrix.k / word_weights(packed);
-  packed.codes =
-      allocate_aligned(sizeof(PackedHeader) + static_cast<size_t>(panels * bytes), "packed weights");
+  packed.codes = allocate_aligned(packed_bytes(matrix), "packed weights");
   const float divisor = scale_divisor(packed, nibbles);
   write_header(packed, divisor, packed.codes.data());
   pool.run([&](int thread) {

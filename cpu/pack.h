@@ -17,6 +17,9 @@ namespace tramontane {
 // Throws std::runtime_error for an odd k and when there is not enough memory.
 Matrix pack_panels(const HostMatrix& matrix, WeightCodes nibbles, ThreadPool& pool);
 
+// Bytes that pack_panels takes for a matrix like this; its spans are not read.
+size_t packed_bytes(const HostMatrix& matrix);
+
 // What the kernels are told about a matrix that pack_panels made. Valid as long as the matrix.
 PackedWeights view_packed(const Matrix& matrix, WeightCodes nibbles);
 

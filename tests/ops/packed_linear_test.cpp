@@ -317,6 +317,23 @@ TEST_P(PackedLinear, ReadsARowBack) {
   }
 }
 
+TEST_P(PackedLinear, TellsWhatAMatrixWillTake) {
+  for (const int64_t n : {1, 16, 35}) {
+    const Weights weights(format(), n, 3 * small_k());
+    EXPECT_EQ(linear().packed_bytes(weights.matrix), linear().pack(weights.matrix, pool_).bytes());
+  }
+}
+
+TEST(ScalarLinear, TellsWhatAMatrixWillTake) {
+  ThreadPool pool(1);
+  for (const Format& format : formats()) {
+    const Weights weights(format, 5, format.quant ? format.quant->group : 6);
+    for (const Linear* linear : {&scalar_linear(), &scalar_f32_linear()})
+      EXPECT_EQ(linear->packed_bytes(weights.matrix), linear->pack(weights.matrix, pool).bytes())
+          << format.name;
+  }
+}
+
 std::string case_name(const testing::TestParamInfo<std::tuple<size_t, size_t>>& info) {
   return kernels()[std::get<0>(info.param)].name + "_" + formats()[std::get<1>(info.param)].name;
 }
