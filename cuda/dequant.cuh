@@ -26,7 +26,8 @@ struct PackedWeight {
   int row_tiles, k_tiles, segment_tiles;
   int groups, group_shift;
   bool bf16_scales;
-  // BF16 pair of -(128 + code_zero) for affine4, of -(256 + code_zero) for affine8
+  uint32_t ones;  // a BF16 pair
+  // BF16 pair of -(128 + code_zero) for affine4, of -(256 + code_zero) for affine8, of -128 for fp4
   uint32_t offset;
   // codebook4: the low bytes of entries 0..15, then their high bytes
   uint32_t table[8];
@@ -51,30 +52,36 @@ template <class F>
 struct TileCodes {
   uint4 words[F::kWords];
 
-  __device__ __forceinline__ void load(const PackedWeight& w, int row_tile, int k_tile, int lane) {
-    const int64_t tile = int64_t{row_tile} * w.k_tiles + k_tile;
-    const std::byte* at = w.codes + (tile * F::kWords * kLanes + lane) * kWordBytes;
+  static constexpr int kBytes = F::kWords * kLanes * kWordBytes;  // of all lanes
+
+  // `at`: this lane's first word.
+  __device__ __forceinline__ void load(const std::byte* at) {
 #pragma unroll
     for (int v = 0; v < F::kWords; ++v) words[v] = ptx::load_stream_16(at + v * kLanes * kWordBytes);
   }
 };
 
+// Where a lane's first word of a tile lies in memory.
+template <class F>
+__device__ __forceinline__ const std::byte* code_address(const PackedWeight& w, int row_tile, int k_tile,
+                                                         int lane) {
+  return w.codes + (int64_t{row_tile} * w.k_tiles + k_tile) * TileCodes<F>::kBytes + lane * kWordBytes;
+}
+
 __device__ __forceinline__ uint32_t component(const uint4& v, int i) {
   return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
 }
 
-inline constexpr uint32_t kMinus128 = 0xc300c300u;  // BF16 pair
-
 // Nibble i and i + 4 are operand i.
-__device__ __forceinline__ void expand_affine4(uint32_t q, uint32_t offset, uint32_t (&a)[4]) {
+__device__ __forceinline__ void expand_affine4(uint32_t q, const PackedWeight& w, uint32_t (&a)[4]) {
 #pragma unroll
   for (int j = 0; j < 4; ++j)
-    a[j] = ptx::add_bf16x2(ptx::and_or<0x000f000fu, 0x43004300u>(q >> (4 * j)), offset);
+    a[j] = ptx::fma_bf16x2(ptx::and_or<0x000f000fu, 0x43004300u>(q >> (4 * j)), w.ones, w.offset);
 }
 
 // Magnitudes as low bytes of 128 + {0, 1, 128, 192, 64, 96, 32, 48}: 128 is 0x4300, 256 is 0x4380, 320 is
 // 0x43a0.
-__device__ __forceinline__ void expand_fp4(uint32_t q, uint32_t (&a)[4]) {
+__device__ __forceinline__ void expand_fp4(uint32_t q, const PackedWeight& w, uint32_t (&a)[4]) {
   constexpr uint32_t kLow = 0xa0800100u, kHigh = 0x30206040u;
   const uint32_t selectors = q & 0x77777777u;
   const uint32_t bytes[2] = {ptx::permute(kLow, kHigh, selectors),
@@ -82,7 +89,7 @@ __device__ __forceinline__ void expand_fp4(uint32_t q, uint32_t (&a)[4]) {
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
     const uint32_t shifted = ptx::permute(bytes[j / 2], 0x43434343u, j % 2 == 0 ? 0x4240u : 0x4341u);
-    a[j] = ptx::and_xor<0x80008000u>(q << (12 - 4 * j), ptx::add_bf16x2(shifted, kMinus128));
+    a[j] = ptx::and_xor<0x80008000u>(q << (12 - 4 * j), ptx::fma_bf16x2(shifted, w.ones, w.offset));
   }
 }
 
@@ -105,10 +112,10 @@ __device__ __forceinline__ void expand_codebook4(uint32_t q, const uint32_t (&ta
 
 // Two codes in bytes 0 and 2: (128 + low 7 bits) - (256 + zero), and then 128, or 256 where the eighth bit is
 // set. Every number on the way is a whole one of at most 256.
-__device__ __forceinline__ uint32_t expand_bytes(uint32_t q, uint32_t offset) {
+__device__ __forceinline__ uint32_t expand_bytes(uint32_t q, const PackedWeight& w) {
   const uint32_t low = ptx::and_or<0x007f007fu, 0x43004300u>(q),
                  top = ptx::and_or<0x00800080u, 0x43004300u>(q);
-  return ptx::add_bf16x2(ptx::add_bf16x2(low, offset), top);
+  return ptx::fma_bf16x2(ptx::fma_bf16x2(low, w.ones, w.offset), w.ones, top);
 }
 
 // The A operand of one step.
@@ -116,18 +123,18 @@ template <class F>
 __device__ __forceinline__ void expand(const TileCodes<F>& tile, int step, const PackedWeight& w,
                                        uint32_t (&a)[4]) {
   if constexpr (F::kCodes == Codes::affine4) {
-    expand_affine4(component(tile.words[0], step), w.offset, a);
+    expand_affine4(component(tile.words[0], step), w, a);
   } else if constexpr (F::kCodes == Codes::fp4) {
-    expand_fp4(component(tile.words[0], step), a);
+    expand_fp4(component(tile.words[0], step), w, a);
   } else if constexpr (F::kCodes == Codes::codebook4) {
     expand_codebook4(component(tile.words[0], step), w.table, a);
   } else if constexpr (F::kCodes == Codes::affine8) {
     const uint4 words = step < 2 ? tile.words[0] : tile.words[1];  // no index: registers have none
     const uint32_t first = component(words, 2 * (step % 2)), second = component(words, 2 * (step % 2) + 1);
-    a[0] = expand_bytes(first, w.offset);
-    a[1] = expand_bytes(first >> 8, w.offset);
-    a[2] = expand_bytes(second, w.offset);
-    a[3] = expand_bytes(second >> 8, w.offset);
+    a[0] = expand_bytes(first, w);
+    a[1] = expand_bytes(first >> 8, w);
+    a[2] = expand_bytes(second, w);
+    a[3] = expand_bytes(second >> 8, w);
   } else {
 #pragma unroll
     for (int j = 0; j < 4; ++j) a[j] = component(tile.words[step], j);
@@ -183,12 +190,14 @@ struct ScaleEntry {
   }
 };
 
-// Where the entry of fold `fold` (0 .. kFolds-1 of the tile) for row g lies in memory.
+// Where row g's first entry of a row tile lies in memory, and from there that of a fold.
 template <class F>
-__device__ __forceinline__ const std::byte* scale_address(const PackedWeight& w, int row_tile, int k_tile,
-                                                          int fold, int g) {
-  const int group = (k_tile * F::kFolds + fold) >> w.group_shift;
-  return w.scales + ((int64_t{row_tile} * w.groups + group) * 8 + g) * F::kScaleEntry;
+__device__ __forceinline__ const std::byte* scale_address(const PackedWeight& w, int row_tile, int g) {
+  return w.scales + (int64_t{row_tile} * w.groups * 8 + g) * F::kScaleEntry;
+}
+template <class F>
+__device__ __forceinline__ uint32_t scale_offset(const PackedWeight& w, int k_tile, int fold) {
+  return (static_cast<uint32_t>(k_tile * F::kFolds + fold) >> w.group_shift) * (8 * F::kScaleEntry);
 }
 
 // One lane's scales of one tile.
@@ -196,10 +205,11 @@ template <class F>
 struct TileScales {
   ScaleEntry<F> folds[F::kDense ? 1 : F::kFolds];
 
-  __device__ __forceinline__ void load(const PackedWeight& w, int row_tile, int k_tile, int lane) {
+  // `first`: scale_address.
+  __device__ __forceinline__ void load(const PackedWeight& w, const std::byte* first, int k_tile) {
     if constexpr (!F::kDense) {
 #pragma unroll
-      for (int f = 0; f < F::kFolds; ++f) folds[f].load(scale_address<F>(w, row_tile, k_tile, f, lane / 4));
+      for (int f = 0; f < F::kFolds; ++f) folds[f].load(first + scale_offset<F>(w, k_tile, f));
     }
   }
 };

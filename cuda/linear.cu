@@ -15,6 +15,7 @@ uint32_t bf16_pair(float value) {
 }
 
 void fill_codes(const QuantLayout& q, Codes codes, PackedWeight& w) {
+  if (codes == Codes::fp4) w.offset = bf16_pair(-128.0f);
   if (codes == Codes::affine4) w.offset = bf16_pair(static_cast<float>(-128 - q.code_zero));
   if (codes == Codes::affine8) w.offset = bf16_pair(static_cast<float>(-256 - q.code_zero));
   if (codes != Codes::codebook4) return;
@@ -50,6 +51,7 @@ PackedWeight packed_weight(const Matrix& m, int& format) {
   w.groups = static_cast<int>(layout.groups);
   w.group_shift = layout.group_shift;
   w.bf16_scales = layout.bf16_scales;
+  w.ones = bf16_pair(1.0f);
   if (m.quant) fill_codes(*m.quant, layout.kernel_format().codes, w);
   format = layout.format;
   return w;

@@ -37,21 +37,26 @@ __host__ __device__ constexpr int row_bytes(int k_tiles) {
 template <class F>
 class NormalisedInputs {
  public:
-  __device__ __forceinline__ NormalisedInputs(const std::byte* rows, int n_rows, int k_tiles, int lane)
-      : row_(rows + lane / 4 * row_bytes<F>(k_tiles)), left_(lane / 4 < n_rows ? kTileK : 0), t_(lane % 4) {}
+  __device__ __forceinline__ NormalisedInputs(const std::byte* rows, int n_rows, int k_tiles,
+                                              const InputSums<F>& sums, int lane)
+      : row_(rows + lane / 4 * row_bytes<F>(k_tiles)),
+        left_(lane / 4 < n_rows ? kTileK : 0),
+        t_(lane % 4),
+        sums_(sums) {}
   __device__ __forceinline__ void prepare(int k_tile) { tile_ = row_ + k_tile * kTileK * 2; }
   __device__ __forceinline__ void load(int, int fold, FoldInputs<F>& x) const {
     load_fold<F, true>(
         reinterpret_cast<const uint16_t*>(tile_), left_, fold, t_, x,
-        [](const uint16_t* at) { return *reinterpret_cast<const uint4*>(at); },
-        [](const uint16_t* at) { return *reinterpret_cast<const uint2*>(at); });
+        [](const uint16_t* at, bool there) { return there ? *reinterpret_cast<const uint4*>(at) : uint4{}; },
+        [](const uint16_t* at, bool there) { return there ? *reinterpret_cast<const uint2*>(at) : uint2{}; });
   }
-  __device__ __forceinline__ float2 sums(int, int, const FoldInputs<F>& x) const { return sum_inputs<F>(x); }
+  __device__ __forceinline__ float2 sums(int, int, const FoldInputs<F>& x) const { return sums_(x); }
 
  private:
   const std::byte* row_;
   const std::byte* tile_ = nullptr;
   int left_, t_;
+  const InputSums<F>& sums_;
 };
 
 // rows = x / rms · weight in BF16, zeros up to whole tiles.
@@ -144,7 +149,7 @@ __device__ __forceinline__ void prefetch_segment(const PackedWeight& w, int row_
 
 // `units`: row tiles, or pairs of them `units` apart.
 template <class F, class Epilogue>
-__global__ void __launch_bounds__(kThreads, F::kNarrow && F::kBias ? 1 : 2)
+__global__ void __launch_bounds__(kThreads, F::kNarrow&& F::kBias ? 1 : 2)
     fused_kernel(PackedWeight w, NormRows x, int units, Epilogue epilogue) {
   extern __shared__ __align__(16) std::byte rows[];
   constexpr int kRows = Epilogue::kRows;
@@ -155,12 +160,14 @@ __global__ void __launch_bounds__(kThreads, F::kNarrow && F::kBias ? 1 : 2)
   normalise_rows<F>(x, w.k, w.k_tiles, rows);
 
   const int segments = used_segments(w.k_tiles, w.segment_tiles);
+  const InputSums<F> input_sums(w);
   for (int unit = blockIdx.x; unit < units; unit += gridDim.x) {
     int row_tiles[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; ++r) row_tiles[r] = unit + r * units;
     using Inputs = NormalisedInputs<F>;
-    Inputs inputs[2] = {Inputs(rows, x.rows, w.k_tiles, lane), Inputs(rows, x.rows, w.k_tiles, lane)};
+    Inputs inputs[2] = {Inputs(rows, x.rows, w.k_tiles, input_sums, lane),
+                        Inputs(rows, x.rows, w.k_tiles, input_sums, lane)};
     float sums[kRows][1][4] = {};
     sum_segment<F, kRows, 1, kAhead<F, Epilogue>>(w, row_tiles, segment, lane, inputs, sums);
 #pragma unroll

@@ -33,7 +33,7 @@ struct Stage {
 
 // Sums of x over folds, of the stage in use and of the next one.
 template <class F>
-struct InputSums {
+struct StageSums {
   float2 values[F::kBias ? 2 : 1][F::kBias ? F::kFolds : 1][F::kBias ? kBlockRows / 2 : 1];
 };
 
@@ -45,7 +45,7 @@ constexpr int kStages = F::kDense ? 3 : 4;
 template <class F>
 struct Shared {
   Stage<F> stages[kStages<F>];
-  InputSums<F> sums;
+  StageSums<F> sums;
 };
 
 // 16-byte chunk c of a row of x is at c ^ swizzle(row): then the 8 lanes (16 for folds of 16) that one access
@@ -57,7 +57,7 @@ __device__ __forceinline__ int swizzle(int row) {
 template <class F>
 class SharedInputs {
  public:
-  __device__ __forceinline__ SharedInputs(const std::byte* inputs, const InputSums<F>& sums, int parity,
+  __device__ __forceinline__ SharedInputs(const std::byte* inputs, const StageSums<F>& sums, int parity,
                                           int lane)
       : row_(inputs + lane / 4 * kTileK * 2),
         sums_(sums),
@@ -86,7 +86,7 @@ class SharedInputs {
 
  private:
   const std::byte* row_;
-  const InputSums<F>& sums_;
+  const StageSums<F>& sums_;
   int parity_, t_, swizzle_;
 };
 
@@ -102,11 +102,10 @@ __device__ __forceinline__ void copy_stage(const PackedWeight& w, const InputRow
     ptx::cp_async_16_or_zero(stage.inputs + row * kTileK * 2 + (c ^ swizzle(row)) * 16, there ? from : x.data,
                              there);
   }
-#pragma unroll
+#pragma unroll 1  // addresses of one row tile at a time: registers
   for (int r = 0; r < kRows; ++r) {
     const int in_block = warp * kRows + r, row_tile = min(first_tile + in_block, w.row_tiles - 1);
-    const std::byte* from =
-        w.codes + ((int64_t{row_tile} * w.k_tiles + k_tile) * F::kWords * kLanes + lane) * kWordBytes;
+    const std::byte* from = code_address<F>(w, row_tile, k_tile, lane);
 #pragma unroll
     for (int v = 0; v < F::kWords; ++v)
       ptx::cp_async_16(&stage.codes[in_block][v][lane], from + v * kLanes * kWordBytes);
@@ -115,7 +114,7 @@ __device__ __forceinline__ void copy_stage(const PackedWeight& w, const InputRow
       if (lane < F::kFolds * kPieces) {
         const int fold = lane / kPieces, piece = lane % kPieces;
         ptx::cp_async_16(stage.scales[in_block] + lane * 16,
-                         scale_address<F>(w, row_tile, k_tile, fold, 0) + piece * 16);
+                         scale_address<F>(w, row_tile, 0) + scale_offset<F>(w, k_tile, fold) + piece * 16);
       }
     }
   }
@@ -123,8 +122,9 @@ __device__ __forceinline__ void copy_stage(const PackedWeight& w, const InputRow
 
 // Sums of a stage's x, two column tiles a warp.
 template <class F>
-__device__ __forceinline__ void make_sums(const Stage<F>& stage, int parity, InputSums<F>& sums) {
+__device__ __forceinline__ void make_sums(const Stage<F>& stage, int parity, StageSums<F>& sums) {
   if constexpr (F::kBias) {
+    const InputSums<F> sum_inputs;
     const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
     const SharedInputs<F> inputs(stage.inputs, sums, parity, lane);
 #pragma unroll 1  // side by side the two take registers that are not there
@@ -134,7 +134,7 @@ __device__ __forceinline__ void make_sums(const Stage<F>& stage, int parity, Inp
       for (int fold = 0; fold < F::kFolds; ++fold) {
         FoldInputs<F> x;
         inputs.load(n, fold, x);
-        const float2 sum = sum_inputs<F>(x);
+        const float2 sum = sum_inputs(x);
         if (lane < 4) sums.values[parity][fold][n * 4 + lane] = sum;
       }
     }
@@ -143,7 +143,7 @@ __device__ __forceinline__ void make_sums(const Stage<F>& stage, int parity, Inp
 
 template <class F>
 __device__ __forceinline__ void add_stage(const PackedWeight& w, const Stage<F>& stage,
-                                          const InputSums<F>& input_sums, int parity,
+                                          const StageSums<F>& input_sums, int parity,
                                           float (&sums)[kRows][kColumns][4]) {
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
   TileCodes<F> codes[kRows];

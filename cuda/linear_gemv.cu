@@ -22,7 +22,8 @@ constexpr int kTileRegisters = 4 * F::kWords + (F::kDense ? 0 : F::kFolds * F::k
 template <class F>
 constexpr int rows_of(int columns) {
   if (columns == 1) return 1;
-  if (columns == 8) return F::kDense || (!F::kBias && kTileRegisters<F> <= 6) ? 2 : 1;
+  if (columns == 8)
+    return F::kDense || (!F::kBias && F::kCodes != Codes::codebook4 && kTileRegisters<F> <= 6) ? 2 : 1;
   return kTileRegisters<F> > 16 && columns == 4 ? 1 : 2;
 }
 // Tiles under way: what 48 registers hold while few columns are summed (4-bit codes: 8 tiles or 4 KB a warp).
@@ -48,7 +49,9 @@ __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
     row_tiles[r] = min(static_cast<int>(blockIdx.x) * kRows + r, w.row_tiles - 1);
 
   using Inputs = GlobalInputs<F, kColumns, kAligned>;
-  Inputs inputs[2] = {Inputs(x, first_row, w.k, lane), Inputs(x, first_row, w.k, lane)};
+  const InputSums<F> input_sums(w);
+  Inputs inputs[2] = {Inputs(x, first_row, w.k, input_sums, lane),
+                      Inputs(x, first_row, w.k, input_sums, lane)};
   float sums[kRows][kColumns][4] = {};
   sum_segment<F, kRows, kColumns, ahead<F>(kColumns)>(w, row_tiles, segment, lane, inputs, sums);
 

@@ -31,13 +31,13 @@ __device__ __forceinline__ void load_fold(const uint16_t* tile, int left, int fo
     }
   } else if constexpr (F::kNarrow) {
     const int first = first_input(F::kFold, fold, t);
-    const uint2 v = first < left ? load_4(tile + first) : uint2{};
+    const uint2 v = load_4(tile + first, first < left);
     x.b[0][0] = v.x, x.b[0][1] = v.y;
   } else {
 #pragma unroll
     for (int s = 0; s < F::kFoldSteps; s += 2) {
       const int first = first_input(F::kFold, fold * F::kFoldSteps + s, t);
-      const uint4 v = first < left ? load_8(tile + first) : uint4{};
+      const uint4 v = load_8(tile + first, first < left);
       x.b[s][0] = v.x, x.b[s][1] = v.y, x.b[s + 1][0] = v.z, x.b[s + 1][1] = v.w;
     }
   }
@@ -48,8 +48,16 @@ __device__ __forceinline__ void load_fold(const uint16_t* tile, int left, int fo
 template <class F, int kColumns, bool kAligned>
 class GlobalInputs {
  public:
-  __device__ __forceinline__ GlobalInputs(const InputRows& x, int first_row, int k, int lane)
-      : x_(x), first_row_(first_row + lane / 4), k_(k), t_(lane % 4) {}
+  __device__ __forceinline__ GlobalInputs(const InputRows& x, int first_row, int k, const InputSums<F>& sums,
+                                          int lane)
+      : x_(x), first_row_(first_row + lane / 4), k_(k), t_(lane % 4), sums_(sums) {
+#pragma unroll
+    for (int n = 0; n < kHeldColumns; ++n) {
+      const int row = first_row_ + n * 8;
+      rows_[n] = x.data + row * x.stride;
+      ends_[n] = row < x.rows ? k : 0;
+    }
+  }
 
   __device__ __forceinline__ void prepare(int k_tile) {
     first_input_ = k_tile * kTileK;
@@ -57,7 +65,7 @@ class GlobalInputs {
 #pragma unroll
       for (int n = 0; n < kColumns; ++n) {
 #pragma unroll
-        for (int fold = 0; fold < F::kFolds; ++fold) read(n, fold, held_[n][fold]);
+        for (int fold = 0; fold < F::kFolds; ++fold) read(rows_[n], ends_[n], fold, held_[n][fold]);
       }
     }
   }
@@ -65,27 +73,28 @@ class GlobalInputs {
     if constexpr (kHeld) {
       x = held_[n][fold];
     } else {
-      read(n, fold, x);
+      const int row = first_row_ + n * 8;
+      read(x_.data + row * x_.stride, row < x_.rows ? k_ : 0, fold, x);
     }
   }
   __device__ __forceinline__ float2 sums(int, int, const FoldInputs<F>& x) const {
-    return sum_inputs<F>(x);
+    return sums_(x);
   }
 
  private:
   static constexpr bool kHeld = kColumns <= 2;
+  static constexpr int kHeldColumns = kHeld ? kColumns : 0;
 
-  __device__ __forceinline__ void read(int n, int fold, FoldInputs<F>& x) const {
-    const int row = first_row_ + n * 8;
-    const uint16_t* tile = x_.data + row * x_.stride + first_input_;
-    load_fold<F, kAligned>(
-        tile, row < x_.rows ? k_ - first_input_ : 0, fold, t_, x,
-        [](const uint16_t* at) { return __ldg(reinterpret_cast<const uint4*>(at)); },
-        [](const uint16_t* at) { return __ldg(reinterpret_cast<const uint2*>(at)); });
+  __device__ __forceinline__ void read(const uint16_t* row, int end, int fold, FoldInputs<F>& x) const {
+    load_fold<F, kAligned>(row + first_input_, end - first_input_, fold, t_, x, ptx::load_16_or_zero,
+                           ptx::load_8_or_zero);
   }
 
   InputRows x_;
   int first_row_, k_, t_, first_input_ = 0;
+  const InputSums<F>& sums_;
+  const uint16_t* rows_[kHeldColumns + 1];
+  int ends_[kHeldColumns + 1];  // k, or 0 where there is no row
   FoldInputs<F> held_[kHeld ? kColumns : 1][kHeld ? F::kFolds : 1];
 };
 
@@ -97,29 +106,39 @@ __device__ __forceinline__ void sum_segment(const PackedWeight& w, const int (&r
                                             float (&sums)[kRows][kColumns][4]) {
   static_assert(kAhead % 2 == 0, "the two inputs take turns");
   const int first = segment * w.segment_tiles, last = min(first + w.segment_tiles, w.k_tiles);
+  const std::byte* code_at[kRows];
+  const std::byte* scale_at[kRows];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    code_at[r] = code_address<F>(w, row_tiles[r], first, lane);
+    scale_at[r] = scale_address<F>(w, row_tiles[r], lane / 4);
+  }
   TileCodes<F> codes[kAhead][kRows];
   TileScales<F> scales[kAhead][kRows];
-  const auto load = [&](int i, int k_tile) {
+  // Tile `ahead` after the one that code_at points to: the distance is part of the load instruction.
+  const auto load = [&](int i, int ahead, int k_tile) {
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
-      codes[i][r].load(w, row_tiles[r], k_tile, lane);
-      scales[i][r].load(w, row_tiles[r], k_tile, lane);
+      codes[i][r].load(code_at[r] + ahead * TileCodes<F>::kBytes);
+      scales[i][r].load(w, scale_at[r], k_tile);
     }
   };
 #pragma unroll
   for (int i = 0; i < kAhead; ++i) {
-    if (first + i < last) load(i, first + i);
+    if (first + i < last) load(i, i, first + i);
   }
-  if (first < last) inputs[0].prepare(first);
+  inputs[0].prepare(first);
   for (int k_tile = first; k_tile < last; k_tile += kAhead) {
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
       if (k_tile + i >= last) break;
-      if (k_tile + i + 1 < last) inputs[(i + 1) % 2].prepare(k_tile + i + 1);
+      inputs[(i + 1) % 2].prepare(k_tile + i + 1);  // one more than is used: cheaper than to ask
       const auto scales_of = [&](int r, int fold) { return scales[i][r].folds[fold]; };
       add_tile<F, kRows, kColumns>(w, codes[i], scales_of, inputs[i % 2], sums);
-      if (k_tile + i + kAhead < last) load(i, k_tile + i + kAhead);
+      if (k_tile + i + kAhead < last) load(i, i + kAhead, k_tile + i + kAhead);
     }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) code_at[r] += kAhead * TileCodes<F>::kBytes;
   }
 }
 

@@ -15,8 +15,6 @@
 
 namespace tramontane::cuda {
 
-inline constexpr uint32_t kOnes = 0x3f803f80u;  // BF16 pair
-
 // B operands of one column tile (8 rows of x) for the steps of one fold.
 template <class F>
 struct FoldInputs {
@@ -25,13 +23,28 @@ struct FoldInputs {
 
 // Sums over a fold of the two columns (2t, 2t + 1) of a lane.
 template <class F>
-__device__ __forceinline__ float2 sum_inputs(const FoldInputs<F>& x) {
-  constexpr uint32_t ones[4] = {kOnes, kOnes, kOnes, kOnes};
-  float sum[4] = {};
+class InputSums {
+ public:
+  // Ones, plus a lane's multiples of 0: what ptxas knows to be the same everywhere it would set anew, four
+  // registers before every mma.
+  __device__ __forceinline__ explicit InputSums(const PackedWeight& w) {
+    const uint32_t zero = static_cast<uint32_t>(w.group_shift) >> 8;
 #pragma unroll
-  for (int s = 0; s < F::kFoldSteps; ++s) ptx::mma_bf16(sum, ones, x.b[s][0], x.b[s][1]);
-  return {sum[0], sum[1]};
-}
+    for (int j = 0; j < 4; ++j) ones_[j] = w.ones + (threadIdx.x + j) * zero;
+  }
+  // Ones as they are, for a loop that has no registers to keep them.
+  __device__ __forceinline__ InputSums() : ones_{0x3f803f80u, 0x3f803f80u, 0x3f803f80u, 0x3f803f80u} {}
+  __device__ __forceinline__ float2 operator()(const FoldInputs<F>& x) const {
+    float sum[4];
+    ptx::mma_bf16_from_zero(sum, ones_, x.b[0][0], x.b[0][1]);
+#pragma unroll
+    for (int s = 1; s < F::kFoldSteps; ++s) ptx::mma_bf16(sum, ones_, x.b[s][0], x.b[s][1]);
+    return {sum[0], sum[1]};
+  }
+
+ private:
+  uint32_t ones_[4];
+};
 
 // sum += one fold of one row tile times one column tile. sum as mma's c: rows g, g, g+8, g+8, columns 2t,
 // 2t+1, ...
@@ -42,9 +55,10 @@ __device__ __forceinline__ void add_fold(const uint32_t (&a)[F::kFoldSteps][4], 
 #pragma unroll
     for (int s = 0; s < F::kFoldSteps; ++s) ptx::mma_bf16(sum, a[s], x.b[s][0], x.b[s][1]);
   } else {
-    float fold[4] = {};
+    float fold[4];
+    ptx::mma_bf16_from_zero(fold, a[0], x.b[0][0], x.b[0][1]);
 #pragma unroll
-    for (int s = 0; s < F::kFoldSteps; ++s) ptx::mma_bf16(fold, a[s], x.b[s][0], x.b[s][1]);
+    for (int s = 1; s < F::kFoldSteps; ++s) ptx::mma_bf16(fold, a[s], x.b[s][0], x.b[s][1]);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       sum[i] = __fmaf_rn(scales.scale[i / 2], fold[i], sum[i]);
@@ -56,7 +70,7 @@ __device__ __forceinline__ void add_fold(const uint32_t (&a)[F::kFoldSteps][4], 
 
 // sums[r][n] += row tile r (kRows of them) times column tile n, one tile of K. `inputs` gives the columns:
 //   void load(int column_tile, int fold, FoldInputs<F>&)          B operands
-//   float2 sums(int column_tile, int fold, const FoldInputs<F>&)  sum_inputs of them; only asked for biases
+//   float2 sums(int column_tile, int fold, const FoldInputs<F>&)  InputSums of them; only asked for biases
 // and `scales(row tile, fold)` is a ScaleEntry. Folds are unrolled but where registers are too few.
 template <class F, int kRows, int kColumns, int kUnrolledFolds = F::kFolds, class Scales, class Inputs>
 __device__ __forceinline__ void add_tile(const PackedWeight& w, const TileCodes<F> (&codes)[kRows],

@@ -27,6 +27,15 @@ __device__ __forceinline__ void mma_bf16(float (&c)[4], const uint32_t (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// c = a · b: the first of a chain, which needs no registers set to zero.
+__device__ __forceinline__ void mma_bf16_from_zero(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                                   uint32_t b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%10,%10,%10,%10};"
+      : "=f"(c[0]), "=f"(c[1]), "=f"(c[2]), "=f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1), "f"(0.0f));
+}
+
 // Four 8x8 matrices of 16-bit elements from shared memory. Lanes 8i .. 8i+7 give the addresses of the rows of
 // matrix i (16 bytes each, 16-byte aligned); a lane gets elements 2t, 2t+1 of row g of each.
 __device__ __forceinline__ void ldmatrix_x4(uint32_t (&r)[4], const void* row) {
@@ -94,6 +103,28 @@ __device__ __forceinline__ uint4 load_stream_16(const void* p) {
       : "l"(p));
   return v;
 }
+// 16 or 8 bytes that are never written while the kernel runs, or zeros where `valid` is false; `p` is then
+// not read. Without a branch, which would part the lanes before the mma that follows.
+__device__ __forceinline__ uint4 load_16_or_zero(const void* p, bool valid) {
+  uint4 v;
+  asm("{.reg .pred valid;\n"
+      "setp.ne.u32 valid, %5, 0;\n"
+      "mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0;\n"
+      "@valid ld.global.nc.v4.u32 {%0,%1,%2,%3}, [%4];}"
+      : "=&r"(v.x), "=&r"(v.y), "=&r"(v.z), "=&r"(v.w)
+      : "l"(p), "r"(static_cast<uint32_t>(valid)));
+  return v;
+}
+__device__ __forceinline__ uint2 load_8_or_zero(const void* p, bool valid) {
+  uint2 v;
+  asm("{.reg .pred valid;\n"
+      "setp.ne.u32 valid, %3, 0;\n"
+      "mov.b32 %0, 0; mov.b32 %1, 0;\n"
+      "@valid ld.global.nc.v2.u32 {%0,%1}, [%2];}"
+      : "=&r"(v.x), "=&r"(v.y)
+      : "l"(p), "r"(static_cast<uint32_t>(valid)));
+  return v;
+}
 // Asks for the line of `p` in L2; nothing waits for it.
 __device__ __forceinline__ void prefetch_l2(const void* p) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
@@ -123,10 +154,11 @@ __device__ __forceinline__ uint32_t permute(uint32_t a, uint32_t b, uint32_t sel
   asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(selector));
   return d;
 }
-// a + b of BF16 pairs, each rounded once. (As a·1 + b: sm_80 has no BF16 addition.)
-__device__ __forceinline__ uint32_t add_bf16x2(uint32_t a, uint32_t b) {
+// a · b + c of BF16 pairs, each rounded once. (The only BF16 arithmetic of sm_80. For a sum let b be ones
+// that come from a kernel's parameters: ptxas builds a constant anew before every use.)
+__device__ __forceinline__ uint32_t fma_bf16x2(uint32_t a, uint32_t b, uint32_t c) {
   uint32_t d;
-  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(0x3f803f80u), "r"(b));
+  asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
   return d;
 }
 // Two floats as a BF16 pair, rounded to nearest even: `low` in the lower half, the lower k.
