@@ -1,10 +1,19 @@
 // Matrix products with BF16 and quantised weights, and the operations fused with them; backend.h defines
 // each. x is BF16.
 //
-// Weights lie in mma fragment order: tiles of 16 outputs x 64 inputs, the weights always the A operand of
-// mma.m16n8k16, so that a lane reads its share of a tile as whole 16-byte words. K is cut into segments by
-// the weight's shape alone; a segment is summed in order, and segments are added in order. Every kernel
-// below, for any number of rows, makes exactly these sums (decision 5).
+// Weights lie in mma fragment order (pack.h): tiles of 16 outputs x 64 inputs, the weights always the A
+// operand of mma.m16n8k16, so that a lane reads its share of a tile as whole 16-byte words. Codes become
+// exact BF16 integers in registers (dequant.cuh); scales multiply FP32 sums, once per group. K is cut into 8
+// segments by the weight's shape alone; a segment is summed in order, and segments are added in order
+// (linear_tile.cuh). Every kernel below, for any number of rows, makes exactly these sums (decision 5):
+//   gemv_kernel   1 to 64 rows: a warp is a segment, weights stream through registers
+//   fused_kernel  1 to 8 rows, with the norm before and RoPE or SiLU after
+//   gemm_kernel   more rows: a warp walks all segments, weights and x come through shared memory
+//
+// No cuBLAS: it has its own order of sums, another for other numbers of rows, so it could keep decision 5
+// neither between decoding and prefill nor between two cuts of a prompt. What it would gain is prefill of
+// BF16 models on Hopper (wgmma). It could come back as an explicit option that gives the decision up, with a
+// row-major copy of the weights; there is none now.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +25,9 @@
 
 namespace tramontane::cuda {
 
-// Bytes that a packed matrix takes in each of its buffers. Throws std::runtime_error for a layout that cuda/
-// does not have.
+// Bytes that a packed matrix takes in each of its buffers (biases lie with the scales: theirs are 0). Those
+// of the canonical form, but for padding to whole tiles and, in layouts that no file format has, scales
+// widened to FP32. Throws std::runtime_error, naming the layout, for one that no kernel has.
 struct PackedBytes {
   size_t codes = 0, scales = 0, biases = 0;
 };
@@ -29,7 +39,10 @@ PackedBytes packed_bytes(const HostMatrix& matrix);
 void pack_row_tiles(const HostMatrix& matrix, int64_t first, int64_t count, std::span<std::byte> codes,
                     std::span<std::byte> scales, std::span<std::byte> biases);
 
-// x[T,D] (f32) = table[tokens[t], :]
+// Below: device memory, queued on `stream`. Rows of x begin at multiples of 16 bytes (dense weights take any,
+// slowly; for others std::runtime_error); rows of y anywhere.
+
+// x[T,D] (f32) = table[tokens[t], :]; the values of matrix.h to the bit, dense ones rounded once to BF16
 void launch_embed(Stream stream, TensorView tokens, const Matrix& table, TensorView x);
 // y[T,N] (f32) = x[T,K] · w[N,K]^T
 void launch_linear(Stream stream, TensorView x, const Matrix& w, TensorView y);
