@@ -95,7 +95,7 @@ TEST_F(Checkers, RacecheckFindsCopyIntoAStageThatOthersStillRead) {
 }
 
 TEST_F(Checkers, RacecheckFindsWhatABlockReadsUnpublished) {
-  for (const Publish how : {Publish::kNothing, Publish::kTooEarly}) {
+  for (const Publish how : {Publish::kNothing, Publish::kTooEarly, Publish::kTooLate}) {
     cudaDeviceReset();
     Checkers::SetUp();
     DeviceArray<unsigned> counter(std::vector<unsigned>{0});

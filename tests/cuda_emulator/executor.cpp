@@ -166,6 +166,7 @@ class BlockRunner {
 
   void run(u64 number) {
     block_.number = static_cast<u32>(number);
+    block_.fences.passed = 0;
     block_.index = {static_cast<u32>(number % launch_.grid.x),
                     static_cast<u32>(number / launch_.grid.x % launch_.grid.y),
                     static_cast<u32>(number / launch_.grid.x / launch_.grid.y)};
@@ -237,7 +238,7 @@ struct BlockOrder {
 void run_launch(const Launch& launch) {
   const u64 count = launch.grid.volume();
   const BlockOrder order(count, options().seed + launch.id);
-  std::vector<std::atomic<u32>> fences(
+  std::vector<std::atomic<u32>> signalled(
       options().racecheck && count > 1 && count <= GlobalRaces::kMostBlocks ? count : 0);
   std::atomic<u64> next{0};
   std::atomic<bool> failed{false};
@@ -247,7 +248,7 @@ void run_launch(const Launch& launch) {
     try {
       u64 k = next++;
       if (k >= count) return;
-      BlockRunner runner(launch, {launch.id, fences.empty() ? nullptr : fences.data()},
+      BlockRunner runner(launch, {launch.id, signalled.empty() ? nullptr : signalled.data()},
                          options().seed * 0x9e3779b97f4a7c15ull + launch.id + k);
       for (; k < count && !failed; k = next++) runner.run(order[k]);
     } catch (...) {

@@ -29,7 +29,7 @@ void GlobalRaces::wrote(const FenceCounts& fences, u32 block, u64 offset, u64 by
   const u64 end = offset + bytes;
   for (u64 page = offset / kPage; page <= (end - 1) / kPage; ++page)
     page_launch_[page].store(static_cast<u32>(fences.launch), std::memory_order_relaxed);
-  const u32 passed = std::min(fences.of_block[block].load(std::memory_order_relaxed), kMostFences);
+  const u32 passed = std::min(fences.passed, kMostFences);
   const u64 value = stamp(fences.launch, block, passed);
   for (u64 word = offset / kWord; word * kWord < end; ++word) {
     // Of a word that is written in part nothing is known: blocks may share it.
@@ -51,7 +51,7 @@ std::optional<u32> GlobalRaces::unpublished(const FenceCounts& fences, u32 block
     const u32 writer = static_cast<u32>(value >> 16 & 0xFFFFFF),
               passed = static_cast<u32>(value & kMostFences);
     if (value >> 40 != (fences.launch & 0xFFFFFF) || writer == block || passed == kMostFences) continue;
-    if (fences.of_block[writer].load(std::memory_order_acquire) <= passed) return writer;
+    if (fences.signalled[writer].load(std::memory_order_acquire) <= passed) return writer;
   }
   return std::nullopt;
 }

@@ -1,6 +1,7 @@
 // What blocks of one launch tell each other through global memory: a block that reads what another one of the
 // same launch wrote must find it published, that is, the writing block has passed a __threadfence() (or
-// another fence of the device's scope) after the write. On a GPU it may else read the old value.
+// another fence of the device's scope) after the write, and then told of it by an atomic or strong access. On
+// a GPU it may else read the old value.
 #pragma once
 
 #include <atomic>
@@ -10,10 +11,12 @@
 
 namespace tramontane::emulator {
 
-// The blocks of a launch that runs: how many fences each has passed.
+// The blocks of a launch that runs: how many fences this one has passed, and how many each had passed when it
+// last gave a signal.
 struct FenceCounts {
   u64 launch = 0;
-  std::atomic<u32>* of_block = nullptr;
+  std::atomic<u32>* signalled = nullptr;  // of each block; null: not watched
+  u32 passed = 0;
 };
 
 // Keeps the last writer of every word of device memory, 4 bytes, that a kernel stored to. Strong accesses

@@ -46,7 +46,14 @@ bool in_allocation(Warp& warp, u64 address, u64 bytes) {
 const FenceCounts* watched(const Warp& warp, const Instruction& i, u64 address, Access access) {
   const FenceCounts& fences = warp.block->fences;
   const bool plain = access != Access::kAtomic && !i.strong;
-  return fences.of_block && plain && DeviceMemory::instance().is_device(address) ? &fences : nullptr;
+  return fences.signalled && plain && DeviceMemory::instance().is_device(address) ? &fences : nullptr;
+}
+
+// An atomic or strong write: others may wait for it, and may then read what was fenced off before.
+void signal(const Warp& warp, const Instruction& i, Access access) {
+  const FenceCounts& fences = warp.block->fences;
+  if (fences.signalled && (access == Access::kAtomic || (access == Access::kWrite && i.strong)))
+    fences.signalled[warp.block->number].store(fences.passed, std::memory_order_release);
 }
 
 void note_write(const Warp& warp, const Instruction& i, u64 address, u64 bytes) {
@@ -70,6 +77,7 @@ u8* resolve_global(Warp& warp, const Instruction& i, int lane, u64 address, u32 
           "invalid global " + std::string(verb(access)) + " of " + std::to_string(bytes) + " bytes at " +
               hex(address) + ", " + memory.explain(address));
   u8* host = memory.host(address);
+  signal(warp, i, access);
   if (access == Access::kRead)
     if (const auto writer = unpublished(warp, i, address, bytes, access))
       fault(warp, i, lane, cudaErrorLaunchFailure,
@@ -151,6 +159,7 @@ bool resolve_range(Warp& warp, const Instruction& i, u64 address, u64 bytes, Acc
   DeviceMemory& memory = DeviceMemory::instance();
   if (!in_allocation(warp, address, bytes)) return false;
   if (access == Access::kWrite) {
+    signal(warp, i, access);
     memory.set_defined(address, bytes);
     note_write(warp, i, address, bytes);
     return true;

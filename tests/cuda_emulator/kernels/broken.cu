@@ -66,6 +66,7 @@ __global__ void between_blocks_kernel(const float* x, float* partial, unsigned* 
     if (kHow == Publish::kFence) __threadfence();
     arrived = atomicInc(counter, gridDim.x - 1);
   }
+  if (kHow == Publish::kTooLate) __threadfence();
   if (arrived != gridDim.x - 1) return;
   float s = 0;
   for (int b = 0; b < gridDim.x; ++b) s += partial[b];
@@ -203,6 +204,7 @@ void race_between_blocks(Publish how, const float* x, float* partial, unsigned* 
   if (how == Publish::kNothing) between_blocks_kernel<Publish::kNothing><<<16, 1>>>(x, partial, counter, sum);
   if (how == Publish::kTooEarly)
     between_blocks_kernel<Publish::kTooEarly><<<16, 1>>>(x, partial, counter, sum);
+  if (how == Publish::kTooLate) between_blocks_kernel<Publish::kTooLate><<<16, 1>>>(x, partial, counter, sum);
   if (how == Publish::kFence) between_blocks_kernel<Publish::kFence><<<16, 1>>>(x, partial, counter, sum);
   if (how == Publish::kRelease) between_blocks_kernel<Publish::kRelease><<<16, 1>>>(x, partial, counter, sum);
 }

@@ -106,7 +106,7 @@ void race_write_after_read(const float* x, float* y);
 void race_in_warp(const float* x, float* y);
 void fine_in_warp(const float* x, float* y);
 void race_wrong_named_barrier(const float* x, float* y);
-enum class Publish { kNothing, kTooEarly, kFence, kRelease };
+enum class Publish { kNothing, kTooEarly, kTooLate, kFence, kRelease };
 void race_between_blocks(Publish how, const float* x, float* partial, unsigned* counter, float* sum);
 void race_stage_overwritten(const float* x, float* y);
 void divergent_barrier(float* y);

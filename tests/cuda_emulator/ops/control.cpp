@@ -23,8 +23,7 @@ void nothing(Warp&, const Instruction&, LaneMask) {}
 
 // A fence of the device's scope: what the block wrote is there for others to read.
 void publish(Warp& warp, const Instruction&, LaneMask) {
-  const FenceCounts& fences = warp.block->fences;
-  if (fences.of_block) fences.of_block[warp.block->number].fetch_add(1, std::memory_order_release);
+  ++warp.block->fences.passed;
 }
 
 u32 uniform(const Warp& warp, const Instruction& i, LaneMask mask, Operand operand, const char* what) {
