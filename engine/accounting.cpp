@@ -58,21 +58,27 @@ void Accounting::begin(const SchedulePlan& plan) {
   }
 }
 
-void Accounting::account(const SchedulePlan& plan, std::span<const float> logits,
-                         std::span<const std::optional<int32_t>> tokens) {
-  for (size_t i = 0; i < plan.chunks.size(); ++i) {
-    const Chunk& chunk = plan.chunks[i];
+void Accounting::launched(const Step& step) {
+  for (const Chunk& chunk : step.chunks) {
     ActiveSequence& answer = as_active(chunk.sequence);
-    const size_t n_values = static_cast<size_t>(chunk.n_logits) * vocab_;
-    const std::span<const float> rows = logits.first(n_values);
-    logits = logits.subspan(n_values);
-    report_scores(chunk, rows);
-    if (answer.finished) continue;  // a score that is not finite
-    counts.recomputed_tokens += std::clamp(answer.n_ever_computed - answer.n_computed, 0, chunk.n_tokens);
+    counts.recomputed_tokens += std::clamp(answer.n_ever_computed - chunk.first, 0, chunk.n_tokens);
     scheduler_.advance(chunk);
+    ++answer.owner->n_in_flight;
+  }
+}
+
+// What ended since the launch is passed over: its last tokens were computed for nothing.
+void Accounting::account(const Step& step) {
+  for (size_t i = 0; i < step.chunks.size(); ++i) {
+    const Chunk& chunk = step.chunks[i];
+    const ChunkResult& result = step.results[i];
+    ActiveSequence& answer = as_active(chunk.sequence);
+    --answer.owner->n_in_flight;
+    if (!answer.finished) report_scores(chunk, result.logits);
+    if (answer.finished) continue;  // also by a score that is not finite
     if (chunk.samples) {
-      take_token(answer, tokens[i], rows.last(vocab_));
-    } else if (answer.max_tokens == 0 && answer.n_computed == answer.length()) {
+      take_token(answer, result);
+    } else if (answer.max_tokens == 0 && chunk.first + chunk.n_tokens == answer.length()) {
       finish(answer, FinishReason::length);
     }
   }
@@ -82,7 +88,7 @@ void Accounting::account(const SchedulePlan& plan, std::span<const float> logits
 void Accounting::report_scores(const Chunk& chunk, std::span<const float> rows) {
   ActiveSequence& answer = as_active(chunk.sequence);
   const int32_t n_scores = chunk.n_logits - (chunk.samples ? 1 : 0);
-  const int32_t first_row = answer.n_computed + chunk.n_tokens - chunk.n_logits;
+  const int32_t first_row = chunk.first + chunk.n_tokens - chunk.n_logits;
   Generation& generation = *answer.owner->generation;
   for (int32_t i = 0; i < n_scores; ++i) {
     const int32_t token = answer.tokens[first_row + i + 1];
@@ -98,32 +104,31 @@ void Accounting::report_scores(const Chunk& chunk, std::span<const float> rows) 
   }
 }
 
-void Accounting::take_token(ActiveSequence& answer, std::optional<int32_t> token,
-                            std::span<const float> logits) {
+void Accounting::take_token(ActiveSequence& answer, const ChunkResult& result) {
   const std::vector<int32_t>& end_ids = answer.owner->end_ids;
-  if (!token) {
+  if (!result.token) {
     spdlog::error(
         "request {}: no token can be sampled at position {}: a logit is not finite or every id is masked",
-        answer.owner->request.id, answer.length());
+        answer.owner->request.id, answer.n_known());
     return finish(answer, FinishReason::error);
   }
-  if (std::find(end_ids.begin(), end_ids.end(), *token) != end_ids.end())
+  if (std::binary_search(end_ids.begin(), end_ids.end(), *result.token))
     return finish(answer, FinishReason::stop);
-  send_token(answer, *token, logits);
-  if (answer.n_output() == answer.max_tokens) finish(answer, FinishReason::length);
+  scheduler_.learn(answer, *result.token);
+  send_token(answer, *result.token, result.logits);
+  if (answer.n_known() - answer.n_prompt == answer.max_tokens) finish(answer, FinishReason::length);
 }
 
 void Accounting::send_token(ActiveSequence& answer, int32_t token, std::span<const float> logits) {
   ActiveRequest& active = *answer.owner;
   Generation& generation = *active.generation;
-  answer.tokens.push_back(token);
   ++counts.generated_tokens;
   if (!active.has_token) active.first_token_at = std::chrono::steady_clock::now();
   active.has_token = true;
   TokenEvent event{.kind = TokenEvent::Kind::token, .index = answer.index, .token = token};
   if (const int32_t k = active.request.sampling.logprobs; k >= 0) {
     // Finite: it has just been sampled from.
-    event = with_logprobs(event, generation, *sampler_.logprobs(logits, token, k));
+    event = with_logprobs(event, generation, *sampler_.logprobs(logits.last(vocab_), token, k));
   }
   generation.events.push(event);
 }
@@ -132,6 +137,8 @@ void Accounting::finish(ActiveSequence& answer, FinishReason reason) {
   ActiveRequest& active = *answer.owner;
   scheduler_.finish(&answer);
   answer.finished = true;
+  answer.tokens.resize(static_cast<size_t>(answer.n_known()));
+  answer.n_pending = 0;
   ++counter_of(counts, reason);
   if (--active.n_unfinished == 0) close(active);
   active.generation->events.push(

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <span>
 
 #include "engine/active_request.h"
@@ -11,6 +10,7 @@
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
 #include "engine/stats.h"
+#include "engine/step.h"
 
 namespace tramontane {
 
@@ -22,10 +22,10 @@ class Accounting {
 
   // Before the step: its admitted requests have left the queue.
   void begin(const SchedulePlan& plan);
-  // After the step. `logits`: the chunks' rows in order, [sum of n_logits, vocab]. `tokens`: one entry for
-  // each chunk; what was sampled for it, nothing when no token can be.
-  void account(const SchedulePlan& plan, std::span<const float> logits,
-               std::span<const std::optional<int32_t>> tokens);
+  // After its launch: the next plan may build on it.
+  void launched(const Step& step);
+  // After it has been waited for.
+  void account(const Step& step);
   // The answer's one finishing event, the last thing that the client hears of it. It also leaves the
   // scheduler.
   void finish(ActiveSequence& answer, FinishReason reason);
@@ -35,7 +35,7 @@ class Accounting {
 
  private:
   void report_scores(const Chunk& chunk, std::span<const float> rows);
-  void take_token(ActiveSequence& answer, std::optional<int32_t> token, std::span<const float> logits);
+  void take_token(ActiveSequence& answer, const ChunkResult& result);
   void send_token(ActiveSequence& answer, int32_t token, std::span<const float> logits);
   void close(ActiveRequest& request);
 

@@ -25,7 +25,24 @@ std::vector<int32_t> end_ids_of(const SamplingParams& sampling, const ModelConfi
   if (!sampling.ignore_eos) ids = config.eos_ids;
   std::erase_if(ids, [&](int32_t id) { return id < 0 || id >= config.vocab_size; });
   ids.insert(ids.end(), sampling.stop_token_ids.begin(), sampling.stop_token_ids.end());
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   return ids;
+}
+
+// By id; biases of one id are added up.
+void normalise(std::vector<std::pair<int32_t, float>>& biases) {
+  std::stable_sort(biases.begin(), biases.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  size_t n = 0;
+  for (const auto& [id, bias] : biases) {
+    if (n > 0 && biases[n - 1].first == id) {
+      biases[n - 1].second += bias;
+    } else {
+      biases[n++] = {id, bias};
+    }
+  }
+  biases.resize(n);
 }
 
 void fill_answer(ActiveSequence& answer, ActiveRequest& owner, int32_t index) {
@@ -48,6 +65,7 @@ void fill_answer(ActiveSequence& answer, ActiveRequest& owner, int32_t index) {
 std::unique_ptr<ActiveRequest> make_active_request(GenerateRequest request, const ModelConfig& config) {
   auto active = std::make_unique<ActiveRequest>();
   active->request = std::move(request);
+  normalise(active->request.sampling.logit_bias);
   active->generation = make_generation(active->request);
   active->end_ids = end_ids_of(active->request.sampling, config);
   active->answers.resize(static_cast<size_t>(active->request.n));

@@ -26,6 +26,10 @@ struct ActiveSequence : Sequence {
   ActiveRequest* owner = nullptr;
   int32_t index = 0;
   bool finished = false;
+  // Where the backend samples: the row of the newest step's ids that holds the newest token, while that is
+  // not known; and whether the device has counted the tokens since the sequence was admitted.
+  int32_t drawn_row = -1;
+  bool counted = false;
 };
 
 // Every sequence that the engine hands to the scheduler is an ActiveSequence.
@@ -38,12 +42,17 @@ struct ActiveRequest {
   std::shared_ptr<Generation> generation;
   std::vector<ActiveSequence> answers;  // [n]
   SequenceGroup group;
-  std::vector<int32_t> end_ids;  // what ends an answer: the model's own ids unless ignored, and the request's
+  // What ends an answer: the model's own ids unless ignored, and the request's. Sorted, without duplicates,
+  // like request.sampling.logit_bias by id.
+  std::vector<int32_t> end_ids;
   int32_t n_unfinished = 0;
-  bool started = false;  // a row of it has been planned: it no longer counts as queued
+  int32_t n_in_flight = 0;  // chunks of its answers that are launched and not accounted for
+  bool started = false;     // a row of it has been planned: it no longer counts as queued
   bool has_token = false;
   SteadyTime submitted_at, started_at, first_token_at;
 
+  // Nothing refers to it any more.
+  bool is_over() const { return n_unfinished == 0 && n_in_flight == 0; }
   int64_t n_prompt() const { return static_cast<int64_t>(request.prompt.size()); }
 };
 

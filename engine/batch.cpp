@@ -9,15 +9,16 @@ namespace tramontane {
 namespace {
 
 // Counts of the arrays in the order of their places in the device buffer: tokens, positions, slots, q_starts,
-// kv_lens, logit_rows, block_table.
-std::array<int64_t, 7> array_sizes(const BatchLimits& l) {
+// kv_lens, logit_rows, block_table, sources.
+std::array<int64_t, 8> array_sizes(const BatchLimits& l) {
   return {l.max_tokens,
           l.max_tokens,
           l.max_tokens,
           int64_t{l.max_sequences} + 1,
           l.max_sequences,
           l.max_logits,
-          int64_t{l.max_sequences} * l.max_blocks};
+          int64_t{l.max_sequences} * l.max_blocks,
+          l.max_tokens};
 }
 
 // Arrays start at 64 bytes: no two share a cache line, and every vector load of their start is aligned.
@@ -35,8 +36,8 @@ uint64_t Batch::workspace_bytes(const BatchLimits& limits) {
 
 Batch::Batch(Backend& backend, const BatchLimits& limits) : backend_(backend), limits_(limits) {
   device_ = backend.allocate(workspace_bytes(limits), "batch");
-  const std::array<Array*, 7> arrays = {&tokens_,  &positions_,  &slots_,      &q_starts_,
-                                        &kv_lens_, &logit_rows_, &block_table_};
+  const std::array<Array*, 8> arrays = {&tokens_,  &positions_,  &slots_,       &q_starts_,
+                                        &kv_lens_, &logit_rows_, &block_table_, &sources_};
   const auto sizes = array_sizes(limits);
   std::byte* place = device_.data();
   for (size_t i = 0; i < arrays.size(); ++i) {
@@ -48,8 +49,9 @@ Batch::Batch(Backend& backend, const BatchLimits& limits) : backend_(backend), l
 }
 
 void Batch::clear() {
-  for (Array* array : {&tokens_, &positions_, &slots_, &kv_lens_, &logit_rows_, &block_table_})
+  for (Array* array : {&tokens_, &positions_, &slots_, &kv_lens_, &logit_rows_, &block_table_, &sources_})
     array->host.clear();
+  has_sources_ = false;
   q_starts_.host.assign(1, 0);
   max_q_ = max_kv_ = 0;
 }
@@ -71,6 +73,7 @@ void Batch::add(std::span<const int32_t> tokens, int32_t first_position, std::sp
     positions_.host.push_back(position);
     slots_.host.push_back(blocks[position / kBlockTokens] * kBlockTokens + position % kBlockTokens);
   }
+  sources_.host.resize(tokens_.host.size(), -1);
   for (int32_t i = n_tokens - n_logits; i < n_tokens; ++i) logit_rows_.host.push_back(first_row + i);
   q_starts_.host.push_back(first_row + n_tokens);
   kv_lens_.host.push_back(kv_len);
@@ -80,6 +83,12 @@ void Batch::add(std::span<const int32_t> tokens, int32_t first_position, std::sp
   block_table_.host.resize(kv_lens_.host.size() * static_cast<size_t>(limits_.max_blocks), 0);
   max_q_ = std::max(max_q_, n_tokens);
   max_kv_ = std::max(max_kv_, kv_len);
+}
+
+void Batch::take_last_token_from(int32_t drawn_row) {
+  tokens_.host.back() = 0;
+  sources_.host.back() = drawn_row;
+  has_sources_ = true;
 }
 
 TensorView Batch::copy(const Array& array) {

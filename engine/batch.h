@@ -25,6 +25,11 @@ class Batch {
   // live in `blocks`. The last n_logits of them want logits.
   void add(std::span<const int32_t> tokens, int32_t first_position, std::span<const int32_t> blocks,
            int32_t n_logits);
+  // The newest row's token is not known here: it is the id that the step before drew in this row.
+  void take_last_token_from(int32_t drawn_row);
+  bool has_sources() const { return has_sources_; }
+  // After upload(), for Backend::take_tokens: i32 [tokens that were added], -1 where the token is known.
+  TensorView sources() { return copy(sources_); }
   // Copies what was added to the device, padded as the backend wants; the view is valid until the next
   // clear().
   BatchView upload();
@@ -41,7 +46,8 @@ class Batch {
   Backend& backend_;
   BatchLimits limits_;
   Buffer device_;  // all arrays, one after the other, 64-byte aligned
-  Array tokens_, positions_, slots_, q_starts_, kv_lens_, logit_rows_, block_table_;
+  Array tokens_, positions_, slots_, q_starts_, kv_lens_, logit_rows_, block_table_, sources_;
+  bool has_sources_ = false;
   int32_t max_q_ = 0, max_kv_ = 0;
 };
 

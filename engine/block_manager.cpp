@@ -110,7 +110,8 @@ int32_t BlockManager::take() {
 }
 
 void BlockManager::cache_computed(Sequence& sequence) {
-  while ((sequence.n_cached_blocks + 1) * kBlockTokens <= sequence.n_computed) {
+  const int32_t n_tokens = std::min(sequence.n_computed, sequence.n_known());
+  while ((sequence.n_cached_blocks + 1) * kBlockTokens <= n_tokens) {
     const int32_t* tokens = sequence.tokens.data() + sequence.n_cached_blocks * kBlockTokens;
     // When another sequence computed the same block meanwhile, that one stays the findable one and ours lives
     // only with us.

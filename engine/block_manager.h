@@ -45,7 +45,7 @@ class BlockManager {
   void admit(Sequence& sequence, const Prefix& prefix, int32_t n_tokens);
   // One more block; false when none is available.
   bool grow(Sequence& sequence);
-  // Makes full blocks whose tokens are all computed findable.
+  // Makes full blocks whose tokens are all computed and known findable.
   void cache_computed(Sequence& sequence);
   // Gives every block back; cached ones stay findable until they are needed, the longest prefix's end going
   // first.

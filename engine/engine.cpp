@@ -3,8 +3,8 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <array>
 #include <mutex>
-#include <optional>
 #include <span>
 #include <thread>
 #include <utility>
@@ -13,7 +13,6 @@
 #include "engine/accounting.h"
 #include "engine/active_request.h"
 #include "engine/backend/check.h"
-#include "engine/batch.h"
 #include "engine/block_manager.h"
 #include "engine/inbox.h"
 #include "engine/model/kv_cache.h"
@@ -21,6 +20,7 @@
 #include "engine/request_checks.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
+#include "engine/step_runner.h"
 
 namespace tramontane {
 namespace {
@@ -37,23 +37,24 @@ class Engine::Impl {
  public:
   Impl(Backend& backend, const Checkpoint& checkpoint, const EngineOptions& options,
        const std::function<void(uint64_t, uint64_t)>& progress)
-      : backend_(backend),
-        options_(options),
+      : options_(options),
         plan_(plan_memory(backend, checkpoint, options)),
         limits_(batch_limits_of(options, plan_.max_model_len)),
         model_(backend, checkpoint, limits_, plan_.max_model_len, progress),
         cache_(backend, model_.attention_shape(), model_.config().n_layers, plan_.kv_blocks),
-        batch_(backend, limits_),
         blocks_(plan_.kv_blocks),
         scheduler_({.step_tokens = limits_.max_tokens,
                     .max_sequences = limits_.max_sequences,
                     .max_logits = limits_.max_logits},
                    blocks_),
         sampler_(model_.config().vocab_size),
-        logits_(static_cast<size_t>(limits_.max_logits) * static_cast<size_t>(model_.config().vocab_size)),
+        runner_(backend, model_, cache_, blocks_, sampler_, limits_),
         inbox_({.requests = options.max_queue, .tokens = options.max_queue_tokens}, idle_stats(plan_)),
         accounting_(model_.config().vocab_size, scheduler_, sampler_, inbox_) {
-    tokens_.reserve(static_cast<size_t>(limits_.max_sequences));
+    for (Step& step : steps_) {
+      step.chunks.reserve(static_cast<size_t>(limits_.max_sequences));
+      step.results.reserve(static_cast<size_t>(limits_.max_sequences));
+    }
     thread_ = std::thread([this] { run(); });
   }
   ~Impl() { stop(); }
@@ -72,25 +73,24 @@ class Engine::Impl {
   void enqueue(ActiveRequest& request);
   void step();
   void drop_cancelled(SteadyTime now);
-  std::span<const float> compute(const SchedulePlan& plan);
-  std::span<const std::optional<int32_t>> sample(const SchedulePlan& plan, std::span<const float> logits);
+  Step* launch(const SchedulePlan& plan);
+  void collect(Step& step);
   void finish_all(FinishReason reason);
   void forget_finished();
   void publish(SteadyTime began, SteadyTime ended);
   void check_invariants() const { blocks_.check(std::span<const Sequence* const>(scheduler_.running())); }
 
-  Backend& backend_;
   const EngineOptions options_;
   const MemoryPlan plan_;
   const BatchLimits limits_;
   Mistral model_;
   KvCache cache_;
-  Batch batch_;
   BlockManager blocks_;
   Scheduler scheduler_;
   Sampler sampler_;
-  std::vector<float> logits_;                   // [max_logits, vocab] on the host
-  std::vector<std::optional<int32_t>> tokens_;  // [chunks of the step]
+  StepRunner runner_;
+  std::array<Step, 2> steps_;
+  Step* in_flight_ = nullptr;  // one of them: launched, not accounted for
   Inbox inbox_;
   Accounting accounting_;
   Inbox::Requests active_;  // queued and running
@@ -122,6 +122,7 @@ void Engine::Impl::run() {
   FinishReason reason = FinishReason::cancelled;
   try {
     while (wait_for_work()) step();
+    if (in_flight_ != nullptr) collect(*std::exchange(in_flight_, nullptr));
   } catch (const std::exception& error) {
     spdlog::critical("the engine thread ends: {}", error.what());
     reason = FinishReason::error;
@@ -133,63 +134,37 @@ void Engine::Impl::run() {
   if (reason == FinishReason::error && options_.on_failure) options_.on_failure();
 }
 
+// Plan, launch, account: of the step just launched, or, where the device samples, of the one before it, whose
+// results come while the device is busy.
 void Engine::Impl::step() {
   const SteadyTime began = std::chrono::steady_clock::now();
   drop_cancelled(began);
   if (active_.empty()) return publish(began, began);
   const SchedulePlan& plan = scheduler_.plan();
   accounting_.begin(plan);
-  const std::span<const float> logits = compute(plan);
-  accounting_.account(plan, logits, sample(plan, logits));
+  Step* launched = launch(plan);
+  if (Step* previous = std::exchange(in_flight_, launched)) collect(*previous);
+  if (in_flight_ != nullptr && !runner_.may_run_ahead(*in_flight_))
+    collect(*std::exchange(in_flight_, nullptr));
   forget_finished();
-  publish(began, std::chrono::steady_clock::now());
+  publish(began, launched == nullptr ? began : std::chrono::steady_clock::now());
 }
 
-std::span<const float> Engine::Impl::compute(const SchedulePlan& plan) {
-  CHECK(!plan.chunks.empty(), "a step with work has something to compute");
-  batch_.clear();
-  int32_t n_logits = 0;
-  for (const Chunk& chunk : plan.chunks) {
-    const Sequence& sequence = *chunk.sequence;
-    const int32_t end = sequence.n_computed + chunk.n_tokens;
-    for (int32_t block = sequence.n_computed / kBlockTokens; block < BlockManager::blocks_for(end); ++block) {
-      CHECK(blocks_.is_own(sequence.blocks[block]), "a block that is written has one owner");
-    }
-    batch_.add(std::span(sequence.tokens).subspan(sequence.n_computed, chunk.n_tokens), sequence.n_computed,
-               sequence.blocks, chunk.n_logits);
-    n_logits += chunk.n_logits;
+// Null: nothing can be computed before what is in flight is known.
+Step* Engine::Impl::launch(const SchedulePlan& plan) {
+  if (plan.chunks.empty()) {
+    CHECK(in_flight_ != nullptr, "a step with work has something to compute");
+    return nullptr;
   }
-  const TensorView result = model_.forward(batch_.upload(), cache_);
-  const std::span<float> logits(logits_.data(),
-                                static_cast<size_t>(n_logits) * static_cast<size_t>(config().vocab_size));
-  // Also without logits: the step is over, and its errors known, once something came back.
-  backend_.download(result.data, std::as_writable_bytes(logits));
-  return logits;
+  Step& step = steps_[in_flight_ == &steps_[0] ? 1 : 0];
+  runner_.launch(plan, step);
+  accounting_.launched(step);
+  return &step;
 }
 
-// One entry for each chunk: the next token of those that want one, drawn from the chunk's last row. Changes
-// no sequence.
-std::span<const std::optional<int32_t>> Engine::Impl::sample(const SchedulePlan& plan,
-                                                             std::span<const float> logits) {
-  const auto vocab = static_cast<size_t>(config().vocab_size);
-  tokens_.assign(plan.chunks.size(), std::nullopt);
-  for (size_t i = 0; i < plan.chunks.size(); ++i) {
-    const Chunk& chunk = plan.chunks[i];
-    const std::span<const float> rows = logits.first(static_cast<size_t>(chunk.n_logits) * vocab);
-    logits = logits.subspan(rows.size());
-    if (!chunk.samples) continue;
-    const ActiveSequence& answer = as_active(chunk.sequence);
-    const ActiveRequest& active = *answer.owner;
-    const SamplingParams& params = active.request.sampling;
-    const bool may_end = answer.n_output() >= params.min_tokens;
-    tokens_[i] = sampler_.sample(rows.last(vocab),
-                                 {.params = params,
-                                  .tokens = answer.tokens,
-                                  .n_prompt = answer.n_prompt,
-                                  .masked = may_end ? std::span<const int32_t>{} : std::span(active.end_ids),
-                                  .seed = params.seed + static_cast<uint64_t>(answer.index)});
-  }
-  return tokens_;
+void Engine::Impl::collect(Step& step) {
+  runner_.wait(step);
+  accounting_.account(step);
 }
 
 // --- engine thread: requests come and go
@@ -237,7 +212,7 @@ void Engine::Impl::drop_cancelled(SteadyTime now) {
 }
 
 void Engine::Impl::forget_finished() {
-  std::erase_if(active_, [](const auto& active) { return active->n_unfinished == 0; });
+  std::erase_if(active_, [](const auto& active) { return active->is_over(); });
 }
 
 // The thread's last act: nobody waits for an event that never comes.

@@ -8,6 +8,7 @@
 #include "engine/block_manager.h"
 #include "engine/model/kv_cache.h"
 #include "engine/model/mistral.h"
+#include "engine/sampling_batch.h"
 
 namespace tramontane {
 namespace {
@@ -136,8 +137,13 @@ MemoryPlan plan_memory(const Backend& backend, const Checkpoint& checkpoint, con
   const StepLimits limits{.max_tokens = options.step_tokens,
                           .max_sequences = options.max_sequences,
                           .max_kv = wanted_model_len(config, options)};
+  StepMemory step = backend.step_memory(limits, shape);
+  if (backend.samples_on_device()) {
+    step.scratch +=
+        SamplingBatch::workspace_bytes(batch_limits_of(options, limits.max_kv), config.vocab_size);
+  }
   return plan_memory(config, Mistral::weight_bytes(backend, checkpoint), backend.act_dtype(), options,
-                     backend.memory(), backend.step_memory(limits, shape));
+                     backend.memory(), step);
 }
 
 std::string MemoryPlan::to_string() const {

@@ -5,10 +5,7 @@
 namespace tramontane {
 namespace {
 
-// Sequences of one request, and ids it may stop on. Beyond what any client sends; they bound what one request
-// can make us reserve.
-constexpr int32_t kMaxN = 128;
-constexpr size_t kMaxStopIds = 1024;
+constexpr int32_t kMaxN = 128;           // sequences of one request; beyond what any client sends
 constexpr int32_t kMaxTopLogprobs = 20;  // OpenAI's
 
 [[noreturn]] void refuse(const char* param, const std::string& message, const char* code = "invalid_value") {
@@ -46,6 +43,10 @@ void check_sampling(const SamplingParams& s, int32_t vocab_size) {
   in_range("repetition_penalty", s.repetition_penalty, 0.01f, 100.0f);
   in_range("presence_penalty", s.presence_penalty, -2.0f, 2.0f);
   in_range("frequency_penalty", s.frequency_penalty, -2.0f, 2.0f);
+  if (s.logit_bias.size() > kMaxLogitBias) {
+    refuse("logit_bias", "Invalid 'logit_bias': expected at most " + std::to_string(kMaxLogitBias) +
+                             " entries, got " + std::to_string(s.logit_bias.size()) + ".");
+  }
   for (const auto& [id, bias] : s.logit_bias) {
     id_in_range("logit_bias", id, vocab_size);
     in_range("logit_bias", bias, -100.0f, 100.0f);

@@ -2,9 +2,15 @@
 // given. Pure.
 #pragma once
 
+#include <cstddef>
+
 #include "engine/request.h"
 
 namespace tramontane {
+
+// Beyond what any client sends; they bound what one request can make us reserve.
+inline constexpr size_t kMaxStopIds = 1024;    // ids that a request may stop on
+inline constexpr size_t kMaxLogitBias = 1024;  // entries of logit_bias
 
 struct RequestLimits {
   int32_t vocab_size = 0;

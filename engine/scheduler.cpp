@@ -31,6 +31,7 @@ Scheduler::Scheduler(const SchedulerLimits& limits, BlockManager& blocks) : limi
   CHECK_GE(limits.max_logits, limits.max_sequences);
   const auto most = static_cast<size_t>(limits.max_sequences);
   running_.reserve(most);
+  for (int32_t slot = limits.max_sequences - 1; slot >= 0; --slot) free_slots_.push_back(slot);
   plan_.chunks.reserve(most);
   plan_.admitted.reserve(most);
   plan_.preempted.reserve(most);
@@ -61,7 +62,7 @@ void Scheduler::plan_decodes() {
   // running_ may shrink from its end while we go.
   for (size_t i = 0; i < running_.size() && tokens_left_ > 0; ++i) {
     Sequence* sequence = running_[i];
-    if (decodes(*sequence) && make_room(sequence)) add_chunk(sequence);
+    if (decodes(*sequence) && !sequence->awaits_end() && make_room(sequence)) add_chunk(sequence);
   }
 }
 
@@ -88,6 +89,8 @@ void Scheduler::admit_waiting() {
     if (needed + headroom > blocks_.n_available()) return;  // first come, first served
     waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(i));
     insert_sorted(running_, sequence);
+    sequence->slot = free_slots_.back();
+    free_slots_.pop_back();
     blocks_.admit(*sequence, prefix, sequence->length());
     sequence->n_from_cache = sequence->n_computed;
     if (sequence->group != nullptr && !sequence->group->prompt_computed)
@@ -118,9 +121,16 @@ void Scheduler::preempt_last() {
   Sequence* victim = running_.back();
   running_.pop_back();
   if (victim->group != nullptr && victim->group->computing == victim) victim->group->computing = nullptr;
-  blocks_.release(*victim);
+  leave(*victim);
   insert_sorted(waiting_, victim);
   plan_.preempted.push_back(victim);
+}
+
+// What only a running sequence has.
+void Scheduler::leave(Sequence& sequence) {
+  blocks_.release(sequence);
+  free_slots_.push_back(sequence.slot);
+  sequence.slot = -1;
 }
 
 void Scheduler::add_chunk(Sequence* sequence) {
@@ -138,7 +148,7 @@ void Scheduler::add_chunk(Sequence* sequence) {
   const bool samples = last == sequence->length() && sequence->max_tokens > 0;
   if (samples && logits_left_ == 0) --last;
   if (last <= first) return;
-  Chunk chunk{sequence, last - first, n_logits, samples && logits_left_ > 0};
+  Chunk chunk{sequence, last - first, n_logits, samples && logits_left_ > 0, first};
   if (chunk.samples) chunk.n_logits = n_logits + 1;
   tokens_left_ -= chunk.n_tokens;
   logits_left_ -= chunk.n_logits;
@@ -156,13 +166,23 @@ void Scheduler::advance(const Chunk& chunk) {
     group->prompt_computed = true;
     group->computing = nullptr;
   }
+  if (!chunk.samples) return;
+  sequence.tokens.push_back(kPendingToken);
+  ++sequence.n_pending;
+}
+
+void Scheduler::learn(Sequence& sequence, int32_t token) {
+  CHECK_GE(sequence.n_pending, 1);
+  sequence.tokens[sequence.n_known()] = token;
+  --sequence.n_pending;
+  blocks_.cache_computed(sequence);
 }
 
 void Scheduler::finish(Sequence* sequence) {
   if (sequence->group != nullptr && sequence->group->computing == sequence)
     sequence->group->computing = nullptr;
   if (remove_from(running_, sequence)) {
-    blocks_.release(*sequence);
+    leave(*sequence);
   } else {
     CHECK(remove_from(waiting_, sequence), "finish: the sequence is neither running nor waiting");
   }

@@ -29,6 +29,7 @@ struct Chunk {
   int32_t n_tokens = 0;
   int32_t n_logits = 0;
   bool samples = false;  // the last row's logits give the next token
+  int32_t first = 0;     // position of its first token
 };
 
 struct SchedulePlan {
@@ -45,8 +46,11 @@ class Scheduler {
   void add(Sequence* sequence);
   // What the next step is to compute; valid until the next call.
   const SchedulePlan& plan();
-  // The chunk has been computed. Before a sampled token is appended.
+  // The chunk will have been computed before any step planned from now on. A token that it samples is the
+  // sequence's newest, not known yet.
   void advance(const Chunk& chunk);
+  // The first of the sequence's pending tokens is this one.
+  void learn(Sequence& sequence, int32_t token);
   // The sequence leaves, waiting or running, and its blocks are free.
   void finish(Sequence* sequence);
 
@@ -58,6 +62,7 @@ class Scheduler {
   void plan_prompts();
   void admit_waiting();
   bool make_room(Sequence* sequence);
+  void leave(Sequence& sequence);
   void preempt_last();
   bool waits_for_sibling(const Sequence& sequence) const;
   void add_chunk(Sequence* sequence);
@@ -65,6 +70,7 @@ class Scheduler {
   SchedulerLimits limits_;
   BlockManager& blocks_;
   std::vector<Sequence*> waiting_, running_;  // both in the order of runs_before
+  std::vector<int32_t> free_slots_;
   SchedulePlan plan_;
   int32_t tokens_left_ = 0, logits_left_ = 0;
 };

@@ -1,5 +1,7 @@
 #include "engine/backend/backend.h"
 
+#include <stdexcept>
+
 #include "engine/backend/host_memory.h"
 
 namespace tramontane {
@@ -10,6 +12,30 @@ MemoryBudget Backend::memory() const {
 
 uint64_t Backend::matrix_bytes(const HostMatrix& matrix) const {
   return matrix.codes.size() + matrix.scales.size() + matrix.biases.size();
+}
+
+namespace {
+
+[[noreturn]] void does_not_sample(const Backend& backend) {
+  throw std::logic_error(backend.description() + " does not sample: ask samples_on_device() first");
+}
+
+}  // namespace
+
+void Backend::sample(TensorView, const SamplingView&) {
+  does_not_sample(*this);
+}
+void Backend::count_tokens(TensorView, int32_t, TensorView) {
+  does_not_sample(*this);
+}
+void Backend::take_tokens(TensorView, TensorView, TensorView) {
+  does_not_sample(*this);
+}
+void Backend::start_read(int, const std::byte*, size_t) {
+  does_not_sample(*this);
+}
+void Backend::finish_read(int, std::span<std::byte>) {
+  does_not_sample(*this);
 }
 
 void Backend::linear_stacked(TensorView x, std::span<const Matrix> w, TensorView y) {

@@ -18,6 +18,7 @@
 #include <string_view>
 
 #include "engine/backend/matrix.h"
+#include "engine/backend/sampling.h"
 #include "engine/backend/tensor.h"
 
 namespace tramontane {
@@ -126,6 +127,22 @@ class Backend {
   virtual void silu_mul(TensorView gate_up, TensorView y) = 0;
   // y[i,:] = x[rows[i],:], both f32
   virtual void gather_rows(TensorView x, TensorView rows, TensorView y) = 0;
+
+  // Sampling where the logits are, by the definition of engine/sampler.h. A backend that says so has all of
+  // the following; of another one they are never called.
+  virtual bool samples_on_device() const { return false; }
+  // ids[i] = the token for rows[i], -1 when there is none; it is counted in the row's counts. `logits`
+  // [any, vocab] f32 are scratch afterwards.
+  virtual void sample(TensorView logits, const SamplingView& view);
+  // counts[1, vocab] (i32) of a text of tokens[1, n] (i32), the first n_prompt of which are the prompt.
+  virtual void count_tokens(TensorView tokens, int32_t n_prompt, TensorView counts);
+  // tokens[t] = ids[sources[t]] where sources[t] >= 0 (0 for an id of -1): the draws of the step before become
+  // this step's input.
+  virtual void take_tokens(TensorView ids, TensorView sources, TensorView tokens);
+  // Results that come back while later work goes on: start_read queues a copy to the host, finish_read waits
+  // for it and for what was queued before it, not for what came after. Places 0 and 1, each read in turn.
+  virtual void start_read(int place, const std::byte* device, size_t bytes);
+  virtual void finish_read(int place, std::span<std::byte> host);
 
   // Fused operations. The default bodies are compositions of the operations above; a backend that has its own
   // gives the same bits. `w`: the parts of a stacked matrix, in order.

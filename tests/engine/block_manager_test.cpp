@@ -149,7 +149,7 @@ void run_random_load(uint32_t seed, Totals& totals) {
             << "position " << p;
       }
       if (chunk.samples) {
-        sequence.tokens.push_back(below(3));
+        scheduler.learn(sequence, below(3));
         if (sequence.n_output() == sequence.max_tokens || sequence.length() == max_length)
           done.push_back(&sequence);
       }

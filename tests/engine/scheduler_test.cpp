@@ -50,7 +50,7 @@ class SchedulerTest : public testing::Test {
     for (const Chunk& chunk : plan.chunks) {
       rows.emplace_back(static_cast<int>(chunk.sequence->id), chunk.n_tokens, chunk.n_logits, chunk.samples);
       scheduler_->advance(chunk);
-      if (chunk.samples) chunk.sequence->tokens.push_back(-1);
+      if (chunk.samples) scheduler_->learn(*chunk.sequence, -1);
     }
     std::vector<const Sequence*> running(scheduler_->running().begin(), scheduler_->running().end());
     blocks_->check(running);

@@ -49,6 +49,18 @@ class ForwardingBackend : public Backend {
   }
   void silu_mul(TensorView gate_up, TensorView y) override { inner_.silu_mul(gate_up, y); }
   void gather_rows(TensorView x, TensorView rows, TensorView y) override { inner_.gather_rows(x, rows, y); }
+  bool samples_on_device() const override { return inner_.samples_on_device(); }
+  void sample(TensorView logits, const SamplingView& view) override { inner_.sample(logits, view); }
+  void count_tokens(TensorView tokens, int32_t n_prompt, TensorView counts) override {
+    inner_.count_tokens(tokens, n_prompt, counts);
+  }
+  void take_tokens(TensorView ids, TensorView sources, TensorView tokens) override {
+    inner_.take_tokens(ids, sources, tokens);
+  }
+  void start_read(int place, const std::byte* device, size_t bytes) override {
+    inner_.start_read(place, device, bytes);
+  }
+  void finish_read(int place, std::span<std::byte> host) override { inner_.finish_read(place, host); }
   TensorView linear_add(TensorView x, const Matrix& w, TensorView y, TensorView scratch) override {
     return inner_.linear_add(x, w, y, scratch);
   }

@@ -1,0 +1,283 @@
+// Steps launched before the tokens of the step before are known: the answers are those of an engine that
+// waits, token by token and bit by bit, whatever ends, is cancelled or preempted in between.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <random>
+#include <thread>
+
+#include "tests/engine/deferred_backend.h"
+#include "tests/engine/engine_support.h"
+
+namespace tramontane {
+namespace {
+
+constexpr int32_t kVocab = 32768;
+constexpr uint64_t kPlenty = 4 << 20, kBlock = 6144;
+
+std::vector<std::vector<AnswerRecord>> answer_together(Engine& engine,
+                                                       const std::vector<GenerateRequest>& requests) {
+  std::vector<std::shared_ptr<Generation>> generations;
+  for (const GenerateRequest& request : requests) generations.push_back(engine.submit(request));
+  std::vector<std::vector<AnswerRecord>> answers;
+  for (size_t i = 0; i < requests.size(); ++i) answers.push_back(collect(*generations[i], requests[i].n));
+  return answers;
+}
+
+// Every rule that looks at the tokens so far, lengths that end at and around block borders, n up to 3.
+GenerateRequest make_varied_request(int32_t i) {
+  GenerateRequest request =
+      make_request(make_prompt(i % 3 == 0 ? 7 : 100 + i, 2 + 5 * (i % 9), kVocab), 1 + i % 23);
+  SamplingParams& sampling = request.sampling;
+  sampling.ignore_eos = i % 5 != 0;
+  sampling.seed = static_cast<uint64_t>(i) * 1000;
+  if (i % 4 != 0) sampling.temperature = 0.8f;
+  if (i % 4 == 2) sampling.top_p = 0.9f;
+  if (i % 6 == 1) sampling.top_k = 20;
+  if (i % 7 == 3) sampling.repetition_penalty = 1.5f;
+  if (i % 7 == 4) sampling.frequency_penalty = sampling.presence_penalty = 1.0f;
+  if (i % 8 == 5) sampling.logit_bias = {{40, 5.0f}, {9, -100.0f}, {40, 4.0f}};
+  if (i % 9 == 8) request.n = 3;
+  return request;
+}
+
+// Requests whose answers stop at ids that they would have come to: those of an engine without stop ids.
+std::vector<GenerateRequest> make_requests(Backend& backend, int32_t count) {
+  std::vector<GenerateRequest> requests;
+  for (int32_t i = 0; i < count; ++i) requests.push_back(make_varied_request(i));
+  Engine engine(backend, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+  const auto answers = answer_together(engine, requests);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const std::vector<int32_t> ids = answers[i][0].ids();
+    if (i % 2 == 0 || ids.empty()) continue;
+    SamplingParams& sampling = requests[i].sampling;
+    sampling.stop_token_ids = {ids[ids.size() / 2], ids[ids.size() / 2], 17};
+    if (i % 3 == 0)
+      sampling.min_tokens = std::min(sampling.max_tokens, static_cast<int32_t>(ids.size() / 2) + 2);
+  }
+  return requests;
+}
+
+class RunAhead : public testing::Test {
+ protected:
+  static constexpr int32_t kRequests = 40;
+
+  static void SetUpTestSuite() {
+    cpu_ = make_cpu_backend({.threads = 1, .kernels = ""}).release();
+    requests_ = new std::vector(make_requests(*cpu_, kRequests));
+    Engine engine(*cpu_, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+    expected_ = new std::vector(answer_together(engine, *requests_));
+    int stopped = 0;
+    for (const auto& answers : *expected_) stopped += answers[0].finish == FinishReason::stop;
+    ASSERT_GT(stopped, kRequests / 4);
+  }
+  static void TearDownTestSuite() {
+    delete expected_;
+    delete requests_;
+    delete cpu_;
+  }
+
+  static void expect_same(const std::vector<std::vector<AnswerRecord>>& got,
+                          const std::vector<std::vector<AnswerRecord>>& want) {
+    ASSERT_EQ(got.size(), want.size());
+    for (size_t i = 0; i < got.size(); ++i) {
+      for (size_t k = 0; k < got[i].size(); ++k) {
+        EXPECT_EQ(got[i][k].ids(), want[i][k].ids()) << "request " << i << ", answer " << k;
+        EXPECT_EQ(got[i][k].finish, want[i][k].finish) << "request " << i << ", answer " << k;
+        EXPECT_TRUE(got[i][k] == want[i][k]) << "request " << i << ", answer " << k;
+      }
+    }
+  }
+
+  static inline Backend* cpu_ = nullptr;
+  static inline std::vector<GenerateRequest>* requests_ = nullptr;
+  static inline std::vector<std::vector<AnswerRecord>>* expected_ = nullptr;
+  DeferredBackend device_{*cpu_};
+};
+
+TEST_F(RunAhead, TheSameAnswersAsAnEngineThatWaits) {
+  for (const int32_t step_tokens : {512, 40, 7}) {
+    Engine engine(device_, tiny_checkpoint(),
+                  {.step_tokens = step_tokens, .kv_cache_bytes = kPlenty, .check_invariants = true});
+    expect_same(answer_together(engine, *requests_), *expected_);
+    engine.stop();
+    EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+    uint64_t tokens = 0;
+    for (const auto& answers : *expected_) {
+      for (const AnswerRecord& answer : answers) tokens += answer.tokens.size();
+    }
+    EXPECT_EQ(engine.stats().generated_tokens, tokens) << "what is thrown away is not counted";
+  }
+  EXPECT_EQ(device_.most_ahead, 2);
+}
+
+TEST_F(RunAhead, OneByOneAndOnPrefixHits) {
+  Engine engine(device_, tiny_checkpoint(), {.kv_cache_bytes = kPlenty, .check_invariants = true});
+  for (int round = 0; round < 2; ++round) {
+    std::vector<std::vector<AnswerRecord>> answers;
+    for (const GenerateRequest& request : *requests_)
+      answers.push_back(collect(*engine.submit(request), request.n));
+    expect_same(answers, *expected_);
+  }
+  EXPECT_GT(engine.stats().cached_prompt_tokens, 0u);
+}
+
+// Short prompts and long answers: all begin, and two of them at their full length take every block. What the
+// device counts for penalties begins anew with each admission.
+TEST_F(RunAhead, UnderPreemptions) {
+  std::vector<GenerateRequest> requests;
+  for (int32_t i = 0; i < 10; ++i) {
+    requests.push_back(make_varied_request(i));
+    SamplingParams& sampling = requests.back().sampling;
+    sampling.max_tokens = 60 + i;
+    if (i % 2 == 0) sampling.frequency_penalty = 0.5f;
+    if (i % 3 == 0) sampling.stop_token_ids = (*expected_)[static_cast<size_t>(i)][0].ids();
+    sampling.min_tokens = 45;
+  }
+  Engine waiting(*cpu_, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+  const auto expected = answer_together(waiting, requests);
+  for (const bool prefix_cache : {false, true}) {
+    Engine engine(device_, tiny_checkpoint(),
+                  {.max_sequences = 6,
+                   .step_tokens = 48,
+                   .kv_cache_bytes = 12 * kBlock,
+                   .prefix_cache = prefix_cache,
+                   .check_invariants = true});
+    expect_same(answer_together(engine, requests), expected);
+    engine.stop();
+    EXPECT_GT(engine.stats().preemptions, 3u);
+    EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+  }
+  EXPECT_EQ(device_.most_ahead, 2);
+}
+
+// Log probabilities need logits on the host: such steps are waited for, the others not.
+TEST_F(RunAhead, AmongAnswersWithLogprobs) {
+  std::vector<GenerateRequest> requests = *requests_;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    if (i % 6 == 2) requests[i].sampling.logprobs = 3;
+    if (i % 12 == 5) requests[i].sampling.prompt_logprobs = 2;
+    if (i % 12 == 11) {
+      requests[i].sampling = SamplingParams();
+      requests[i].sampling.max_tokens = 0;
+      requests[i].sampling.prompt_logprobs = 1;
+      requests[i].n = 1;
+    }
+  }
+  Engine waiting(*cpu_, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+  const auto expected = answer_together(waiting, requests);
+  for (const int32_t step_tokens : {512, 16}) {
+    Engine engine(device_, tiny_checkpoint(),
+                  {.max_sequences = 6,
+                   .step_tokens = step_tokens,
+                   .kv_cache_bytes = kPlenty,
+                   .check_invariants = true});
+    expect_same(answer_together(engine, requests), expected);
+  }
+  EXPECT_EQ(device_.most_ahead, 2);
+}
+
+TEST_F(RunAhead, NotWhenEveryAnswerWantsLogprobs) {
+  GenerateRequest request = make_varied_request(3);
+  request.sampling.logprobs = 0;
+  Engine engine(device_, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+  collect(*engine.submit(request));
+  EXPECT_EQ(device_.most_ahead, 1);
+}
+
+// An answer's length is known beforehand: only a stop id costs a row.
+TEST_F(RunAhead, NoStepBeyondTheLastToken) {
+  Engine engine(device_, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+  GenerateRequest request = make_request(make_prompt(1, 10, kVocab), 9);
+  request.sampling.ignore_eos = true;
+  const std::vector<int32_t> ids = collect(*engine.submit(request))[0].ids();
+  EXPECT_EQ(device_.n_reads, 9);
+  const auto first = std::find(ids.begin(), ids.end(), ids[4]) - ids.begin();
+  request.sampling.stop_token_ids = {ids[4]};
+  collect(*engine.submit(request));
+  engine.stop();
+  EXPECT_EQ(device_.n_reads, 9 + first + 2);
+  EXPECT_EQ(engine.stats().steps, static_cast<uint64_t>(device_.n_reads));
+}
+
+// Clients leave at moments of the engine's own thread, between a launch and its results: the same each run.
+TEST_F(RunAhead, UnderCancellations) {
+  for (uint32_t seed = 1; seed <= 6; ++seed) {
+    std::mt19937 random(seed);
+    std::vector<std::shared_ptr<Generation>> generations;
+    std::vector<int> leave_at;
+    for (int32_t i = 0; i < kRequests; ++i)
+      leave_at.push_back(random() % 2 == 0 ? static_cast<int>(random() % 60) : -1);
+    DeferredBackend device(*cpu_);
+    std::atomic<bool> submitted = false;
+    device.on_launch = [&](int step) {
+      while (!submitted) std::this_thread::yield();
+      for (size_t i = 0; i < leave_at.size(); ++i) {
+        if (leave_at[i] != step) continue;
+        (i % 4 == 0 ? generations[i]->sequence_cancelled[0] : generations[i]->cancelled) = true;
+      }
+    };
+    Engine engine(
+        device, tiny_checkpoint(),
+        {.max_sequences = 6, .step_tokens = 32, .kv_cache_bytes = 14 * kBlock, .check_invariants = true});
+    for (const GenerateRequest& request : *requests_) generations.push_back(engine.submit(request));
+    submitted = true;
+    uint64_t cancelled = 0;
+    for (size_t i = 0; i < generations.size(); ++i) {
+      const auto answers = collect(*generations[i], (*requests_)[i].n);
+      for (size_t k = 0; k < answers.size(); ++k) {
+        EXPECT_EQ(answers[k].finishing_events, 1);
+        const std::vector<int32_t> got = answers[k].ids(), want = (*expected_)[i][k].ids();
+        if (answers[k].finish != FinishReason::cancelled) {
+          EXPECT_EQ(got, want) << "request " << i;
+          EXPECT_EQ(answers[k].finish, (*expected_)[i][k].finish);
+          continue;
+        }
+        ++cancelled;
+        ASSERT_LE(got.size(), want.size());
+        EXPECT_TRUE(std::equal(got.begin(), got.end(), want.begin())) << "request " << i;
+      }
+    }
+    engine.stop();
+    EXPECT_GT(cancelled, 3u);
+    EXPECT_EQ(engine.stats().cancelled, cancelled);
+    EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+  }
+}
+
+TEST_F(RunAhead, StopsWithAStepInFlight) {
+  Engine engine(device_, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+  GenerateRequest request = make_request(make_prompt(1, 10, kVocab), 900);
+  request.sampling.ignore_eos = true;
+  const auto generation = engine.submit(request);
+  ASSERT_TRUE(generation->events.pop_for(std::chrono::minutes(1)).has_value());
+  engine.stop();
+  EXPECT_EQ(collect(*generation)[0].finish, FinishReason::cancelled);
+  EXPECT_EQ(engine.stats().kv_blocks_used, 0);
+}
+
+TEST_F(RunAhead, ADeviceErrorEndsEveryRequest) {
+  device_.fail_in_step = 4;
+  Engine engine(device_, tiny_checkpoint(), {.max_sequences = 1, .kv_cache_bytes = kPlenty});
+  GenerateRequest request = make_request(make_prompt(1, 10, kVocab), 100);
+  request.sampling.ignore_eos = true;
+  const auto running = engine.submit(request), waiting = engine.submit(request);
+  EXPECT_EQ(collect(*running)[0].finish, FinishReason::error);
+  EXPECT_EQ(collect(*waiting)[0].finish, FinishReason::error);
+  EXPECT_THAT(engine.stats().failure, testing::HasSubstr("device lost"));
+}
+
+TEST_F(RunAhead, LogitsThatAreNotFiniteEndTheSequenceAlone) {
+  device_.spoil_in_step = 3;
+  Engine engine(device_, tiny_checkpoint(), {.kv_cache_bytes = kPlenty, .check_invariants = true});
+  GenerateRequest request = make_request(make_prompt(14, 10, kVocab), 8);
+  request.sampling.ignore_eos = true;
+  const auto broken = collect(*engine.submit(request))[0];
+  EXPECT_EQ(broken.finish, FinishReason::error);
+  EXPECT_EQ(broken.tokens.size(), 3u);
+  EXPECT_EQ(collect(*engine.submit(request))[0].tokens.size(), 8u) << "the next request is answered";
+}
+
+}  // namespace
+}  // namespace tramontane
