@@ -14,20 +14,20 @@
 namespace tramontane {
 namespace {
 
-constexpr int kSums = 4;             // accumulators of a panel
-constexpr int64_t kChunkK = 8;       // 64 bytes of codes: 16 channels x 8 k
-constexpr int kFirstRows = 4;        // 16 accumulators and 8 registers of tables
-constexpr int kTileRows = 6;         // 24 accumulators, 4 weight vectors, the row
-constexpr int64_t kBlockK = 2048;    // 64 KiB of scaled weights and a tile's 24 KiB of x: both near the core
-constexpr int64_t kStripRows = 512;  // rows that share scaled weights: their interrupted sums are 128 KiB
-
+constexpr int kSums = 4;        // accumulators of a panel
+constexpr int64_t kChunkK = 8;  // 64 bytes of codes: 16 channels x 8 k
+constexpr int kFirstRows = 4;   // 16 accumulators and 8 registers of tables
+constexpr int kTileRows = 6;    // 24 accumulators, 4 weight vectors, the row
+constexpr int kPanels = 4;  // that each row tile of x meets while it is near: x is read once for 64 channels
+constexpr int64_t kBlockK = 2048;    // 256 KiB of scaled weights and a tile's 24 KiB of x
+constexpr int64_t kStripRows = 256;  // rows that share scaled weights: their interrupted sums are 256 KiB
 // Bytes from what is read to what is fetched: one stream of memory would else wait for each of its lines.
 constexpr int64_t kCodesAhead = 4096, kScalesAhead = 2048;
 
-// Scaled weights of one panel and K block, [k / 8][accumulator]; and the sums of one strip of rows,
+// Scaled weights of some panels and a K block, [k / 8][accumulator]; and the sums of a strip of rows,
 // interrupted.
-alignas(64) thread_local __m512i scaled_weights[kBlockK / kChunkK * kSums];
-alignas(64) thread_local __m512 resting_sums[kStripRows * kSums];
+alignas(64) thread_local __m512i scaled_weights[kPanels][kBlockK / kChunkK * kSums];
+alignas(64) thread_local __m512 resting_sums[kPanels][kStripRows * kSums];
 // Scales (and biases) of a run of groups in FP32, as they are about to be used. Well ahead of their use: 64
 // bytes stored are not forwarded to a load of 4 of them, which would wait until they are in L1.
 constexpr int64_t kScaleGroups = 16;
@@ -42,7 +42,8 @@ struct Tables {
 struct Tile {
   const LinearPart* part;
   int64_t panel, first_row, first_k, last_k;
-  __m512* resting;  // of the first row
+  __m512i* weights;  // scaled
+  __m512* resting;   // of the first row
 };
 
 const unsigned char* panel_of(const Tile& tile) {
@@ -145,7 +146,7 @@ inline void look_up_and_add(__m512 (&sums)[R][kSums], __m512i codes, const Table
   if constexpr (A + 1 < kSums) look_up_and_add<R, Keep, A + 1>(sums, codes, tables, x, out);
 }
 
-// The first R rows: scales the weights while it multiplies; Keep: leaves them in scaled_weights for the other
+// The first R rows: scales the weights while it multiplies; Keep: leaves them in tile.weights for the other
 // rows.
 template <int R, bool Keep, bool Bias>
 void multiply_first(const Tile& tile) {
@@ -157,7 +158,7 @@ void multiply_first(const Tile& tile) {
   const unsigned char* scales = panel_of(tile) + tile.first_k / w.group * group_bytes;
   const unsigned char* codes = panel_of(tile) + w.scale_bytes + tile.first_k * kPanelChannels / 2;
   const uint16_t* x = part.x + tile.first_row * part.x_stride + tile.first_k;
-  __m512i* out = scaled_weights;
+  __m512i* out = tile.weights;
   __m512 sums[R][kSums];
   load_sums<R>(tile, sums);
   for (int64_t groups = (tile.last_k - tile.first_k) / w.group; groups > 0; groups -= kScaleGroups) {
@@ -184,7 +185,7 @@ template <int R>
 void multiply_more(const Tile& tile) {
   const LinearPart& part = *tile.part;
   const uint16_t* x = part.x + tile.first_row * part.x_stride + tile.first_k;
-  const __m512i* weights = scaled_weights;
+  const __m512i* weights = tile.weights;
   __m512 sums[R][kSums];
   load_sums<R>(tile, sums);
   for (int64_t k = tile.first_k; k < tile.last_k; k += kChunkK, x += kChunkK, weights += kSums) {
@@ -215,27 +216,40 @@ void multiply_more_rows(const Tile& tile, int64_t rows) {
   multiply_more<R>(tile);
 }
 
-// More than kFirstRows rows of one panel and K block: those first, then the others in tiles of equal height.
-void multiply_block(Tile tile, int64_t rows) {
-  multiply_first_rows<true>(tile, kFirstRows);
-  const int64_t more = rows - kFirstRows, tiles = (more + kTileRows - 1) / kTileRows;
-  const Tile whole = tile;
-  for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t first = kFirstRows + more * t / tiles, last = kFirstRows + more * (t + 1) / tiles;
-    tile.first_row = whole.first_row + first;
-    tile.resting = whole.resting + first * kSums;
-    multiply_more_rows(tile, last - first);
+// More than kFirstRows rows times one K block of `count` panels: those rows first, then the others in tiles
+// of equal height.
+void multiply_block(const Tile (&tiles)[kPanels], int count, int64_t rows) {
+  for (int p = 0; p < count; ++p) multiply_first_rows<true>(tiles[p], kFirstRows);
+  const int64_t more = rows - kFirstRows, heights = (more + kTileRows - 1) / kTileRows;
+  for (int64_t t = 0; t < heights; ++t) {
+    const int64_t first = kFirstRows + more * t / heights, last = kFirstRows + more * (t + 1) / heights;
+    for (int p = 0; p < count; ++p) {
+      Tile tile = tiles[p];
+      tile.first_row += first;
+      tile.resting += first * kSums;
+      multiply_more_rows(tile, last - first);
+    }
   }
 }
 
-void multiply_panel(const LinearPart& part, int64_t panel, int64_t first_row, int64_t rows) {
-  const int64_t k = part.w.k;
-  if (rows <= kFirstRows)
-    return multiply_first_rows<false>({&part, panel, first_row, 0, k, resting_sums}, rows);
-  for (int64_t first_k = 0; first_k < k; first_k += kBlockK)
-    multiply_block(
-        {&part, panel, first_row, first_k, first_k + kBlockK < k ? first_k + kBlockK : k, resting_sums},
-        rows);
+void multiply_panels(const LinearPart& part, int64_t panel, int count, int64_t first_row, int64_t rows) {
+  const int64_t k = part.w.k, block = rows <= kFirstRows ? k : kBlockK;
+  for (int64_t first_k = 0; first_k < k; first_k += block) {
+    Tile tiles[kPanels];
+    for (int p = 0; p < count; ++p)
+      tiles[p] = {&part,
+                  panel + p,
+                  first_row,
+                  first_k,
+                  first_k + block < k ? first_k + block : k,
+                  scaled_weights[p],
+                  resting_sums[p]};
+    if (rows > kFirstRows) {
+      multiply_block(tiles, count, rows);
+      continue;
+    }
+    for (int p = 0; p < count; ++p) multiply_first_rows<false>(tiles[p], rows);
+  }
 }
 
 }  // namespace
@@ -243,8 +257,10 @@ void multiply_panel(const LinearPart& part, int64_t panel, int64_t first_row, in
 void multiply_scaled_avx512bf16(const LinearPart& part) {
   for (int64_t row = part.first_row; row < part.last_row; row += kStripRows) {
     const int64_t left = part.last_row - row, rows = left < kStripRows ? left : kStripRows;
-    for (int64_t panel = part.first_panel; panel < part.last_panel; ++panel)
-      multiply_panel(part, panel, row, rows);
+    for (int64_t panel = part.first_panel; panel < part.last_panel; panel += kPanels) {
+      const int64_t panels = part.last_panel - panel;
+      multiply_panels(part, panel, panels < kPanels ? static_cast<int>(panels) : kPanels, row, rows);
+    }
   }
 }
 
