@@ -37,6 +37,7 @@ def test_keys(start, tmp_path):
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "alpha"}, {"Authorization": "Basic alpha"}):
             for response in (http.get("/v1/models", headers=headers), http.post(CHAT, json=HELLO, headers=headers), http.get("/nothing", headers=headers)):
                 assert response.status_code == 401 and response.json()["error"]["code"] == "invalid_api_key"
+                assert response.headers["www-authenticate"] == "Bearer"
         assert http.get("/health").status_code == 200
         for key in ("alpha", "from-file"):
             assert http.get("/v1/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200

@@ -59,6 +59,18 @@ TEST(BlockManager, AChildIsNotFoundUnderAnotherParent) {
   EXPECT_EQ(blocks.find_prefix(c).n_blocks, 0);
 }
 
+// Tables of 4 places: other salts' blocks share a bucket in a quarter of the tries.
+TEST(BlockManager, SharingABucketIsNotBeingFound) {
+  for (int i = 0; i < 200; ++i) {
+    BlockManager blocks(2);
+    Sequence a = make_sequence(blocks, iota_tokens(17)), b = make_sequence(blocks, iota_tokens(17), "salt"),
+             c = make_sequence(blocks, iota_tokens(17, 1));
+    compute_all(blocks, a);
+    ASSERT_EQ(blocks.find_prefix(a).n_blocks, 1);
+    ASSERT_EQ(blocks.find_prefix(b).n_blocks + blocks.find_prefix(c).n_blocks, 0);
+  }
+}
+
 TEST(BlockManager, TwoThatComputedTheSameKeepOneFindableCopy) {
   BlockManager blocks(16);
   Sequence a = make_sequence(blocks, iota_tokens(48)), b = a;

@@ -148,6 +148,7 @@ TEST_F(EngineTest, CancellationWorksInQueuePrefillAndDecode) {
   queued->cancelled = true;
   EXPECT_EQ(collect(*queued)[0].finish, FinishReason::cancelled);
   ASSERT_TRUE(running->events.pop_for(1min).has_value());  // decoding
+  EXPECT_GT(engine.stats().kv_blocks_used, 0);
   running->cancelled = true;
   EXPECT_EQ(collect(*running)[0].finish, FinishReason::cancelled);
   const auto prefilling = engine.submit(make_request(make_prompt(7, 900, kVocab), 10));
@@ -335,6 +336,21 @@ TEST_F(EngineTest, LogitsThatAreNotFiniteEndTheSequenceAlone) {
   EXPECT_EQ(broken.finish, FinishReason::error);
   EXPECT_EQ(broken.tokens.size(), 2u);
   EXPECT_EQ(collect(*engine.submit(request))[0].tokens.size(), 6u) << "the next request is answered";
+}
+
+TEST_F(EngineTest, PromptScoresThatAreNotFiniteEndTheSequenceOnce) {
+  FaultyBackend faulty(*backend_);
+  faulty.spoil_at = 0;
+  Engine engine(faulty, tiny_checkpoint(), {.max_sequences = 1, .kv_cache_bytes = 1 << 20});
+  GenerateRequest request = make_request(make_prompt(17, 10, kVocab), 6);
+  request.sampling.prompt_logprobs = 0;
+  const auto broken = collect(*engine.submit(request))[0];
+  EXPECT_EQ(broken.finish, FinishReason::error);
+  EXPECT_EQ(broken.finishing_events, 1);
+  EXPECT_TRUE(broken.tokens.empty());
+  EXPECT_EQ(collect(*engine.submit(request))[0].prompt.size(), 9u) << "the next request is answered";
+  engine.stop();
+  EXPECT_EQ(engine.stats().errors, 1u);
 }
 
 // Many clients at once, with cancellations: for the thread sanitizer, and for the one finishing event that

@@ -120,6 +120,22 @@ INSTANTIATE_TEST_SUITE_P(
                     DrawCase{"flat_top_p", 100.0f, 0.95f, 0, 0.0f}),
     [](const auto& test) { return std::string(test.param.name); });
 
+// Cutting off only what is never drawn changes no draw, whichever way the sampler takes: intervals are given
+// out by id.
+TEST(Sampler, DrawsTheSameBySumsBySelectionAndByNucleus) {
+  std::vector<float> logits = random_logits(3, 200, 1.0f);
+  logits[77] = -200.0f;  // below 2^-40 of the likeliest
+  Sampler sampler(200);
+  SamplingParams plain, selected, nucleus;
+  selected.top_k = 199;
+  nucleus.top_p = 0.99999994f;  // everything is needed to reach it
+  for (uint64_t seed = 0; seed < 2000; ++seed) {
+    const int32_t token = draw(sampler, logits, plain, seed);
+    ASSERT_EQ(draw(sampler, logits, selected, seed), token) << seed;
+    ASSERT_EQ(draw(sampler, logits, nucleus, seed), token) << seed;
+  }
+}
+
 // The set that top_k and top_p keep, exactly: on 300 rows the cumulative draw of every kept token is
 // reachable, nothing else is.
 TEST(Sampler, KeepsExactlyTheReferenceSet) {

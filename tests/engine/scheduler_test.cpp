@@ -170,15 +170,15 @@ TEST_F(SchedulerTest, DoesNotAdmitWhatWouldBePreemptedAtOnce) {
 }
 
 TEST_F(SchedulerTest, SiblingsWaitForThePromptAndShareIt) {
-  start({.step_tokens = 20, .max_sequences = 4, .max_logits = 4}, 100);
+  start({.step_tokens = 30, .max_sequences = 4, .max_logits = 4}, 100);
   SequenceGroup group;
   for (int i = 0; i < 3; ++i) {
     Sequence& sibling = make(40, 1);
     sibling.group = &group;
     scheduler_->add(&sibling);
   }
-  EXPECT_THAT(step(), ElementsAre(Row(0, 20, 0, false)));
-  EXPECT_THAT(step(), ElementsAre(Row(0, 20, 1, true)));
+  EXPECT_THAT(step(), ElementsAre(Row(0, 30, 0, false)));
+  EXPECT_THAT(step(), ElementsAre(Row(0, 10, 1, true)));  // there would be room for 20 more
   EXPECT_THAT(step(), ElementsAre(Row(0, 1, 1, true), Row(1, 8, 1, true), Row(2, 8, 1, true)));
   EXPECT_EQ(sequences_[0].blocks[0], sequences_[2].blocks[0]);
   EXPECT_NE(sequences_[0].blocks[2], sequences_[2].blocks[2]);

@@ -47,7 +47,8 @@ class FakeTokenizer final : public Tokenizer {
   bool is_control(int32_t id) const override { return id > 255; }
   std::optional<int32_t> control_id(std::string_view) const override { return std::nullopt; }
   int32_t bos_id() const override { return 256; }
-  bool adds_bos() const override { return true; }
+  bool adds_bos() const override { return with_bos; }
+  bool with_bos = true;
   int32_t eos_id() const override { return 257; }
 };
 

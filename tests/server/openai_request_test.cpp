@@ -206,6 +206,16 @@ TEST(OpenAiRequest, PromptsInAllForms) {
   EXPECT_THAT(prompts("[[1, 2], [3]]"), ElementsAre(ElementsAre(1, 2), ElementsAre(3)));
 }
 
+TEST(OpenAiRequest, AnEmptyPromptStartsFromBosEvenWhereTextsDoNot) {
+  FakeTokenizer bare;
+  bare.with_bos = false;
+  const auto ids = [&](const char* value) {
+    return encode_prompts(json::parse(value), bare, limits()).at(0);
+  };
+  EXPECT_THAT(ids(R"("A")"), ElementsAre(65));
+  EXPECT_THAT(ids(R"("")"), ElementsAre(256));
+}
+
 TEST(OpenAiRequest, BadPromptsAreRefused) {
   for (const char* value : {"5", "{}", "[]", "[[]]", "[[1], [258]]", "[1, \"a\"]", "[\"a\", 1]", "[1.0]",
                             "[-1]", "[null]", "[[1], \"a\"]", "true"}) {

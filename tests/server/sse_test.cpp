@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <thread>
+
 namespace tramontane {
 namespace {
 
@@ -34,6 +36,16 @@ TEST(Sse, PingsOnlyWhenQuiet) {
   EXPECT_EQ(sink.text, "");
   sse.ping_if_quiet(now + std::chrono::seconds(11));
   EXPECT_EQ(sink.text, ": ping\n\n");
+}
+
+TEST(Sse, AWriteStartsTheQuietAnew) {
+  StringSink sink;
+  SseWriter sse(sink);
+  const auto made = SseWriter::Clock::now();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  sse.done();
+  sse.ping_if_quiet(made + std::chrono::milliseconds(10010));
+  EXPECT_EQ(sink.text, "data: [DONE]\n\n");
 }
 
 TEST(Sse, AFailedWriteIsTheEnd) {

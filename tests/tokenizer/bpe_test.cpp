@@ -38,6 +38,10 @@ TEST(Pretokenizer, CutsAsGpt2DoesWithSingleDigits) {
   EXPECT_THAT(split_smollm("\u00A0x \u3000"), ElementsAre("\u00A0", "x", " \u3000"));
   EXPECT_THAT(split_smollm(" e\u0301..."),
               ElementsAre(" e", "\u0301..."));  // a combining accent is no letter
+  EXPECT_THAT(split_smollm("we'd I'm you're he'll it's"),
+              ElementsAre("we", "'d", " I", "'m", " you", "'re", " he", "'ll", " it", "'s"));
+  EXPECT_THAT(split_smollm("a\x1c!"),
+              ElementsAre("a", "\x1c!"));  // a separator to C, no white space to Unicode
   EXPECT_THAT(split_smollm(""), ElementsAre());
 }
 

@@ -117,6 +117,13 @@ TEST(ChatTemplate, MapsOtherServersToolCallIds) {
                 "AVAILABLE_TOOLS][INST]_S\n\nthanks[/INST]");
 }
 
+TEST(ChatTemplate, EmptyPartsLeaveNoGap) {
+  const std::string parts = R"({"messages":[{"role":"user","content":[{"type":"text","text":"a"},
+      {"type":"text","text":""},{"type":"text","text":"b"},{"type":"text","text":""}]}]})";
+  EXPECT_EQ(readable(ChatTemplate(chat_tokenizer(), ChatFormat::v3).encode(parts)),
+            "<s>[INST]_a\n\nb[/INST]");
+}
+
 TEST(ChatTemplate, NeighboursThatMergeIntoNonsenseAreRefused) {
   const std::string both = R"({"messages":[{"role":"user","content":"x"},{"role":"assistant","content":"y"},
       {"role":"assistant","tool_calls":[{"id":"123456789","function":{"name":"f","arguments":"{}"}}]},

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sentencepiece_processor.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
@@ -173,6 +174,18 @@ TEST(SentencePiece, NeverGivesControlTokensForText) {
   }
   EXPECT_EQ(tokenizer->control_id("[INST]"), 3);
   EXPECT_EQ(tokenizer->control_id("the"), std::nullopt);
+}
+
+TEST(SentencePiece, ADecoderIsAsNewAfterItsEnd) {
+  const auto tokenizer = byte_tokenizer({"\u2581a"});
+  const auto decoder = tokenizer->make_decoder();
+  std::string text;
+  for (int round = 0; round < 2; ++round) {
+    decoder->append(259, text);
+    decoder->append(byte_id('\xE2'), text);
+    decoder->finish(text);
+  }
+  EXPECT_EQ(text, "a\uFFFDa\uFFFD") << "the first piece of each loses its space";
 }
 
 TEST(SentencePiece, SaysWhatEachIdStandsFor) {
@@ -383,6 +396,19 @@ TEST(SentencePieceFile, CutAndCorruptedFilesAreReadOrRefused) {
     for (int n = 0; n < 3; ++n) broken[random() % broken.size()] ^= static_cast<char>(1u << (random() % 8));
     fault_of(broken);
   }
+}
+
+TEST(SentencePieceFile, OneThatIsTooLargeIsNotRead) {
+  const auto path = std::filesystem::temp_directory_path() / ("large-" + std::to_string(getpid()) + ".model");
+  std::ofstream(path) << "x";
+  std::filesystem::resize_file(path, (256u << 20) + 1);  // a hole: it takes no room
+  try {
+    load_sentencepiece_tokenizer(path);
+    ADD_FAILURE() << "read";
+  } catch (const std::runtime_error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("268435457 bytes, more than any SentencePiece model has"));
+  }
+  std::filesystem::remove(path);
 }
 
 TEST(SentencePieceFile, MissingAndUnreadableFilesAreNamed) {
