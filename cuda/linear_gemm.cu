@@ -102,7 +102,7 @@ __device__ __forceinline__ void copy_stage(const PackedWeight& w, const InputRow
     ptx::cp_async_16_or_zero(stage.inputs + row * kTileK * 2 + (c ^ swizzle(row)) * 16, there ? from : x.data,
                              there);
   }
-#pragma unroll 1  // addresses of one row tile at a time: registers
+#pragma unroll 1  // one address at a time: the sums leave few registers
   for (int r = 0; r < kRows; ++r) {
     const int in_block = warp * kRows + r, row_tile = min(first_tile + in_block, w.row_tiles - 1);
     const std::byte* from = code_address<F>(w, row_tile, k_tile, lane);
@@ -158,7 +158,7 @@ __device__ __forceinline__ void add_stage(const PackedWeight& w, const Stage<F>&
     return entry;
   };
   SharedInputs<F> inputs(stage.inputs, input_sums, parity, lane);
-  constexpr bool kCrowded = F::kFold == 32 && F::kBias && F::kScaleBytes == 4;  // spills when unrolled
+  constexpr bool kCrowded = F::kFold == 32;  // spills when unrolled
   add_tile<F, kRows, kColumns, kCrowded ? 1 : F::kFolds>(w, codes, scales, inputs, sums);
 }
 
