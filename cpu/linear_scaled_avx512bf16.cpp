@@ -66,12 +66,18 @@ inline const float* widen_scales(const PackedWeights& w, const unsigned char* sc
   return float_scales;
 }
 
+// What biases ask for: `fused` where products are exact, 4-bit codes times 16-bit scales.
+enum class Bias { none, fused, rounded };
+
 // Tables of one group, whose 16 scales (and biases) are at `scales`.
-template <bool Bias>
+template <Bias B>
 inline Tables scaled_tables(const float* scales, __m512 table) {
   const auto values = [&](int channel) {
-    const __m512 product = _mm512_mul_ps(table, _mm512_set1_ps(scales[channel]));
-    return Bias ? _mm512_add_ps(product, _mm512_set1_ps(scales[16 + channel])) : product;
+    const __m512 scale = _mm512_set1_ps(scales[channel]);
+    if (B == Bias::none) return _mm512_mul_ps(table, scale);
+    const __m512 bias = _mm512_set1_ps(scales[16 + channel]);
+    if (B == Bias::fused) return _mm512_fmadd_ps(table, scale, bias);
+    return _mm512_add_ps(_mm512_mul_ps(table, scale), bias);
   };
   Tables tables;
 #pragma GCC unroll 4
@@ -148,12 +154,12 @@ inline void look_up_and_add(__m512 (&sums)[R][kSums], __m512i codes, const Table
 
 // The first R rows: scales the weights while it multiplies; Keep: leaves them in tile.weights for the other
 // rows.
-template <int R, bool Keep, bool Bias>
+template <int R, bool Keep, Bias B>
 void multiply_first(const Tile& tile) {
   const LinearPart& part = *tile.part;
   const PackedWeights& w = part.w;
   const __m512 table = _mm512_loadu_ps(w.table_f32);
-  constexpr int kVectors = Bias ? 2 : 1;  // 16 scales, 16 biases
+  constexpr int kVectors = B == Bias::none ? 1 : 2;  // 16 scales, 16 biases
   const int64_t group_bytes = (w.scale_type == ScaleType::f32 ? 64 : 32) * kVectors;
   const unsigned char* scales = panel_of(tile) + tile.first_k / w.group * group_bytes;
   const unsigned char* codes = panel_of(tile) + w.scale_bytes + tile.first_k * kPanelChannels / 2;
@@ -167,7 +173,7 @@ void multiply_first(const Tile& tile) {
     for (const float* last = floats + count * 16 * kVectors; floats < last; floats += 16 * kVectors) {
       _mm_prefetch(scales + kScalesAhead, _MM_HINT_T0);
       scales += group_bytes;
-      const Tables tables = scaled_tables<Bias>(floats, table);
+      const Tables tables = scaled_tables<B>(floats, table);
       for (int k = 0; k < w.group; k += kChunkK, x += kChunkK, codes += 64, out += kSums) {
         _mm_prefetch(codes + kCodesAhead, _MM_HINT_T0);
         __m512i rows[R];
@@ -205,7 +211,10 @@ void multiply_first_rows(const Tile& tile, int64_t rows) {
   if constexpr (R > 1) {
     if (rows < R) return multiply_first_rows<Keep, R - 1>(tile, rows);
   }
-  tile.part->w.has_bias ? multiply_first<R, Keep, true>(tile) : multiply_first<R, Keep, false>(tile);
+  const PackedWeights& w = tile.part->w;
+  if (!w.has_bias) return multiply_first<R, Keep, Bias::none>(tile);
+  if (w.scale_type == ScaleType::f32) return multiply_first<R, Keep, Bias::rounded>(tile);
+  multiply_first<R, Keep, Bias::fused>(tile);
 }
 
 template <int R = kTileRows>
@@ -216,10 +225,30 @@ void multiply_more_rows(const Tile& tile, int64_t rows) {
   multiply_more<R>(tile);
 }
 
+// What multiply_first reads before it has fetched anything itself.
+void prefetch_start(const Tile& tile) {
+  const PackedWeights& w = tile.part->w;
+  const int64_t group_bytes = (w.scale_type == ScaleType::f32 ? 64 : 32) * (w.has_bias ? 2 : 1);
+  const unsigned char* scales = panel_of(tile) + tile.first_k / w.group * group_bytes;
+  const unsigned char* codes = panel_of(tile) + w.scale_bytes + tile.first_k * kPanelChannels / 2;
+  for (int64_t at = 0; at < kScalesAhead; at += 64) _mm_prefetch(scales + at, _MM_HINT_T0);
+  for (int64_t at = 0; at < kCodesAhead; at += 64) _mm_prefetch(codes + at, _MM_HINT_T0);
+}
+
 // More than kFirstRows rows times one K block of `count` panels: those rows first, then the others in tiles
 // of equal height.
 void multiply_block(const Tile (&tiles)[kPanels], int count, int64_t rows) {
-  for (int p = 0; p < count; ++p) multiply_first_rows<true>(tiles[p], kFirstRows);
+  for (int p = 0; p < count; ++p) {
+    if (p + 1 < count) prefetch_start(tiles[p + 1]);
+    multiply_first_rows<true>(tiles[p], kFirstRows);
+  }
+  Tile next = tiles[0];  // while the other rows are multiplied
+  next.first_k = next.last_k;
+  if (next.last_k == next.part->w.k) {
+    next.first_k = 0;
+    next.panel += count;
+  }
+  if (next.panel < next.part->last_panel) prefetch_start(next);
   const int64_t more = rows - kFirstRows, heights = (more + kTileRows - 1) / kTileRows;
   for (int64_t t = 0; t < heights; ++t) {
     const int64_t first = kFirstRows + more * t / heights, last = kFirstRows + more * (t + 1) / heights;
