@@ -124,9 +124,11 @@ def evidence(code, output):
     """What the test said, in one line: a report of the emulator if there is one."""
     if code == 124:
         return "did not end"
-    for pattern in (r"PTX emulator: (?!CUDA runs)(.*)", r"\[  FAILED  \] (\S+)", r"(terminate called.*|.*Error:.*)"):
+    if report := re.search(r"PTX emulator: (?!CUDA runs)(.*)", output):
+        return re.sub(r"(, which|,? at (shared address )?0x| by thread).*", "", report[1])[:110]
+    for pattern in (r"\[  FAILED  \] ([\w./]+)", r"(terminate called.*|.*Error:.*)"):
         if found := re.search(pattern, output):
-            return re.sub(r" by thread.* in ", " in ", found[1])[:110]
+            return found[1][:110]
     return f"exit status {code}"
 
 
