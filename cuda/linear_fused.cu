@@ -39,27 +39,30 @@ class NormalisedInputs {
  public:
   __device__ __forceinline__ NormalisedInputs(const std::byte* rows, int n_rows, int k_tiles,
                                               const InputSums<F>& sums, int lane)
-      : row_(rows + lane / 4 * row_bytes<F>(k_tiles)),
-        left_(lane / 4 < n_rows ? kTileK : 0),
-        t_(lane % 4),
-        sums_(sums) {}
+      : row_(rows + min(lane / 4, n_rows) * row_bytes<F>(k_tiles)), t_(lane % 4), sums_(sums) {}
   __device__ __forceinline__ void prepare(int k_tile) { tile_ = row_ + k_tile * kTileK * 2; }
   __device__ __forceinline__ void load(int, int fold, FoldInputs<F>& x) const {
     load_fold<F, true>(
-        reinterpret_cast<const uint16_t*>(tile_), left_, fold, t_, x,
-        [](const uint16_t* at, bool there) { return there ? *reinterpret_cast<const uint4*>(at) : uint4{}; },
-        [](const uint16_t* at, bool there) { return there ? *reinterpret_cast<const uint2*>(at) : uint2{}; });
+        reinterpret_cast<const uint16_t*>(tile_), kTileK, fold, t_, x,
+        [](const uint16_t* at, bool) { return *reinterpret_cast<const uint4*>(at); },
+        [](const uint16_t* at, bool) { return *reinterpret_cast<const uint2*>(at); });
   }
   __device__ __forceinline__ float2 sums(int, int, const FoldInputs<F>& x) const { return sums_(x); }
 
  private:
   const std::byte* row_;
   const std::byte* tile_ = nullptr;
-  int left_, t_;
+  int t_;
   const InputSums<F>& sums_;
 };
 
-// rows = x / rms · weight in BF16, zeros up to whole tiles.
+// Rows kept: where there are fewer than 8, one of zeros after them stands for the others, so that no lane has
+// to ask whether it has a row.
+__host__ __device__ constexpr int kept_rows(int rows) {
+  return rows < kFusedRows ? rows + 1 : rows;
+}
+
+// rows = x / rms · weight in BF16, zeros up to whole tiles and in the row after the last.
 template <class F>
 __device__ __forceinline__ void normalise_rows(const NormRows& x, int k, int k_tiles, std::byte* rows) {
   __shared__ float squares[kFusedRows][kRowWarps];
@@ -69,11 +72,12 @@ __device__ __forceinline__ void normalise_rows(const NormRows& x, int k, int k_t
     if (lane == 0) squares[r][warp] = sum;
   }
   __syncthreads();
-  for (int r = 0; r < x.rows; ++r) {
-    const float scale = rms_scale(squares[r], k, x.eps);
+  for (int r = 0; r < kept_rows(x.rows); ++r) {
+    const bool there = r < x.rows;
+    const float scale = there ? rms_scale(squares[r], k, x.eps) : 0.0f;
     for (int i = threadIdx.x * 4; i < k_tiles * kTileK; i += kThreads * 4) {
       uint2 words{};
-      if (i < k) {
+      if (there && i < k) {
         const auto v = *reinterpret_cast<const float4*>(x.x + r * x.stride + i);
         const auto g = *reinterpret_cast<const float4*>(x.weight + i);
         words.x = ptx::pack_bf16x2(normalise(v.x, scale, g.x), normalise(v.y, scale, g.y));
@@ -219,7 +223,8 @@ void launch(Stream stream, TensorView x, TensorView norm, float eps, const Matri
   int format = 0;
   const PackedWeight w = packed_weight(m, format);
   const Entry<Epilogue>& entry = kTable.entries[format];
-  const size_t shared_bytes = static_cast<size_t>(x.rows) * entry.row_bytes(w.k_tiles);
+  const size_t shared_bytes =
+      static_cast<size_t>(kept_rows(static_cast<int>(x.rows))) * entry.row_bytes(w.k_tiles);
   CUDA_CHECK(cudaFuncSetAttribute(entry.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(shared_bytes)),
              operation);
@@ -244,7 +249,7 @@ bool can_fuse_norm(TensorView x, TensorView norm, const Matrix& w) {
   constexpr int64_t kSharedBytes = 80 * 1024;
   const int64_t k_tiles = (w.k + kTileK - 1) / kTileK;
   return x.rows <= kFusedRows && w.k % 4 == 0 && words_of(x, 4) && words_of(norm, 4) &&
-         x.rows * (k_tiles * kTileK * 2 + 64) <= kSharedBytes;
+         kept_rows(static_cast<int>(x.rows)) * (k_tiles * kTileK * 2 + 64) <= kSharedBytes;
 }
 
 bool can_fuse_gate_up(TensorView x, TensorView norm, const Matrix& w, TensorView y) {
