@@ -59,6 +59,25 @@ INSTANTIATE_TEST_SUITE_P(All, AddRmsnorm,
                                          NormCase{3, 7, 0, false}, NormCase{2, 35, 1, true},
                                          NormCase{1, 130, 3, true}, NormCase{2, 4095, 2, true}));
 
+// Rows whose squares are far below eps, and a row of zeros: without eps they would be large, or NaN.
+TEST(AddRmsnorm, EpsHoldsSmallRows) {
+  constexpr int64_t kCols = 1028;
+  constexpr float kEps = 1e-5f;
+  Values x = random_values(2 * kCols, 5, -1e-4f, 1e-4f);
+  std::fill(x.begin() + kCols, x.end(), 0.0f);
+  for (const int64_t pad : {0, 1}) {
+    const DeviceTensor d_x(DType::f32, 2, kCols, x, kCols + pad), d_y(DType::bf16, 2, kCols, {}, kCols + pad);
+    const DeviceTensor w(DType::f32, 1, kCols, Values(kCols, 1.0f));
+    launch_add_rmsnorm(nullptr, d_x.view(), {}, w.view(), kEps, d_y.view());
+    std::vector<double> want, bound;
+    for (const float value : x) {
+      want.push_back(value / std::sqrt(double{kEps}));  // the mean of squares is 3e-9
+      bound.push_back(std::abs(want.back()) * (kBf16Epsilon + 1e-3));
+    }
+    expect_within(d_y.download(), want, bound, "y of small rows");
+  }
+}
+
 // A row's bits depend on the row alone: not on its neighbours, its alignment, or where its scale is computed.
 TEST(AddRmsnorm, SameBitsHoweverGrouped) {
   for (const int64_t cols : {576, 1003, 4096}) {
