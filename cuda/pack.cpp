@@ -113,8 +113,8 @@ class TilePacker {
         uint32_t words[kTileSteps * 4];
         const int per_step = words_per_tile(format().codes);
         for (int step = 0; step < kTileSteps; ++step)
-          step_words(row_tile * kTileRows + lane / 4, k_tile * kTileK + first_input(format().fold, step, lane % 4),
-                     words + step * per_step);
+          step_words(row_tile * kTileRows + lane / 4,
+                     k_tile * kTileK + first_input(format().fold, step, lane % 4), words + step * per_step);
         for (int v = 0; v < per_step; ++v)
           std::memcpy(out + (v * kLanes + lane) * kWordBytes, words + v * 4, kWordBytes);
       }
