@@ -13,8 +13,10 @@
 #include "cuda/device.h"
 #include "cuda/device_buffer.h"
 #include "cuda/linear.h"
+#include "cuda/read_places.h"
 #include "cuda/rope.h"
 #include "cuda/rowwise.h"
+#include "cuda/sampling.h"
 #include "cuda/staging.h"
 #include "cuda/step_graphs.h"
 #include "engine/backend/backend_checks.h"
@@ -34,6 +36,8 @@ constexpr int kWeightSlots = 2;
 constexpr size_t kWeightSlotBytes = size_t{16} << 20;
 // Results on their way back: an answer's logits come in a few pieces.
 constexpr size_t kDownloadBytes = size_t{4} << 20;
+// A step's ids, of as many sequences as --max-sequences allows.
+constexpr size_t kReadBytes = size_t{4096} * sizeof(int32_t);
 // Packing is memory traffic: more threads than this do not make it faster.
 constexpr unsigned kMostPackThreads = 8;
 
@@ -98,7 +102,8 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
       : options_(options),
         device_(std::move(device)),
         small_(kSmallSlots, kSmallSlotBytes),
-        results_(1, kDownloadBytes) {
+        results_(1, kDownloadBytes),
+        reads_(kReadBytes) {
     CUDA_CHECK(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking), "the compute stream");
     CUDA_CHECK(cudaStreamCreateWithFlags(&copy_, cudaStreamNonBlocking), "the copy stream");
     CUDA_CHECK(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "the copy stream");
@@ -265,6 +270,30 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
     }
   }
 
+  // --- sampling: after the step, outside of its graph
+
+  bool samples_on_device() const override { return true; }
+  void sample(TensorView logits, const SamplingView& view) override {
+    use_device();
+    launch_sample(compute_, logits, view);
+  }
+  void count_tokens(TensorView tokens, int32_t n_prompt, TensorView counts) override {
+    use_device();
+    launch_count_tokens(compute_, tokens, n_prompt, counts);
+  }
+  void take_tokens(TensorView ids, TensorView sources, TensorView tokens) override {
+    use_device();
+    launch_take_tokens(compute_, ids, sources, tokens);
+  }
+  void start_read(int place, const std::byte* device, size_t bytes) override {
+    use_device();
+    reads_.start(place, device, bytes, compute_);
+  }
+  void finish_read(int place, std::span<std::byte> host) override {
+    use_device();
+    reads_.finish(place, host);
+  }
+
   // --- fused operations, for the rows that they exist for
 
   void norm_qkv_rope(TensorView x, TensorView delta, TensorView norm, float eps, TensorView h,
@@ -367,6 +396,7 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
   cudaStream_t compute_ = nullptr, copy_ = nullptr;
   cudaEvent_t copied_ = nullptr;
   StagingRing small_, results_;
+  ReadPlaces reads_;
   std::optional<StagingRing> weight_staging_;  // while weights are loaded
   Buffer workspace_;
   StepGraphs graphs_;

@@ -231,13 +231,13 @@ void expect_failure(const char* option, const char* failure, const std::string& 
 
 TEST(CudaFailureDeathTest, AKernelThatFaultsIsNamedByTheWaitThatLearnsOfIt) {
   expect_failure("FAIL_RUN", "attention:5",
-                 "cudaStreamSynchronize for a step's results: unspecified launch failure");
+                 "cudaEventSynchronize for a step's results: unspecified launch failure");
 }
 TEST(CudaFailureDeathTest, ALostDeviceIsNamedByTheCall) {
   expect_failure("FAIL_CALL", "cudaMemcpyAsync:9:cudaErrorUnknown", "cudaMemcpyAsync for .*unknown error");
 }
 TEST(CudaFailureDeathTest, ALaunchThatIsRefusedNamesTheOperation) {
-  expect_failure("FAIL_LAUNCH", "silu:1", "kernel launch for silu_mul|kernel launch for");
+  expect_failure("FAIL_LAUNCH", "*:1", "kernel launch for embed");
 }
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include "tests/engine/deferred_backend.h"
 #include "tests/engine/engine_support.h"
+#include "tests/engine/varied_requests.h"
 
 namespace tramontane {
 namespace {
@@ -16,56 +17,13 @@ namespace {
 constexpr int32_t kVocab = 32768;
 constexpr uint64_t kPlenty = 4 << 20, kBlock = 6144;
 
-std::vector<std::vector<AnswerRecord>> answer_together(Engine& engine,
-                                                       const std::vector<GenerateRequest>& requests) {
-  std::vector<std::shared_ptr<Generation>> generations;
-  for (const GenerateRequest& request : requests) generations.push_back(engine.submit(request));
-  std::vector<std::vector<AnswerRecord>> answers;
-  for (size_t i = 0; i < requests.size(); ++i) answers.push_back(collect(*generations[i], requests[i].n));
-  return answers;
-}
-
-// Every rule that looks at the tokens so far, lengths that end at and around block borders, n up to 3.
-GenerateRequest make_varied_request(int32_t i) {
-  GenerateRequest request =
-      make_request(make_prompt(i % 3 == 0 ? 7 : 100 + i, 2 + 5 * (i % 9), kVocab), 1 + i % 23);
-  SamplingParams& sampling = request.sampling;
-  sampling.ignore_eos = i % 5 != 0;
-  sampling.seed = static_cast<uint64_t>(i) * 1000;
-  if (i % 4 != 0) sampling.temperature = 0.8f;
-  if (i % 4 == 2) sampling.top_p = 0.9f;
-  if (i % 6 == 1) sampling.top_k = 20;
-  if (i % 7 == 3) sampling.repetition_penalty = 1.5f;
-  if (i % 7 == 4) sampling.frequency_penalty = sampling.presence_penalty = 1.0f;
-  if (i % 8 == 5) sampling.logit_bias = {{40, 5.0f}, {9, -100.0f}, {40, 4.0f}};
-  if (i % 9 == 8) request.n = 3;
-  return request;
-}
-
-// Requests whose answers stop at ids that they would have come to: those of an engine without stop ids.
-std::vector<GenerateRequest> make_requests(Backend& backend, int32_t count) {
-  std::vector<GenerateRequest> requests;
-  for (int32_t i = 0; i < count; ++i) requests.push_back(make_varied_request(i));
-  Engine engine(backend, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
-  const auto answers = answer_together(engine, requests);
-  for (size_t i = 0; i < requests.size(); ++i) {
-    const std::vector<int32_t> ids = answers[i][0].ids();
-    if (i % 2 == 0 || ids.empty()) continue;
-    SamplingParams& sampling = requests[i].sampling;
-    sampling.stop_token_ids = {ids[ids.size() / 2], ids[ids.size() / 2], 17};
-    if (i % 3 == 0)
-      sampling.min_tokens = std::min(sampling.max_tokens, static_cast<int32_t>(ids.size() / 2) + 2);
-  }
-  return requests;
-}
-
 class RunAhead : public testing::Test {
  protected:
   static constexpr int32_t kRequests = 40;
 
   static void SetUpTestSuite() {
     cpu_ = make_cpu_backend({.threads = 1, .kernels = ""}).release();
-    requests_ = new std::vector(make_requests(*cpu_, kRequests));
+    requests_ = new std::vector(make_varied_requests(*cpu_, kRequests));
     Engine engine(*cpu_, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
     expected_ = new std::vector(answer_together(engine, *requests_));
     int stopped = 0;
@@ -78,21 +36,9 @@ class RunAhead : public testing::Test {
     delete cpu_;
   }
 
-  static void expect_same(const std::vector<std::vector<AnswerRecord>>& got,
-                          const std::vector<std::vector<AnswerRecord>>& want) {
-    ASSERT_EQ(got.size(), want.size());
-    for (size_t i = 0; i < got.size(); ++i) {
-      for (size_t k = 0; k < got[i].size(); ++k) {
-        EXPECT_EQ(got[i][k].ids(), want[i][k].ids()) << "request " << i << ", answer " << k;
-        EXPECT_EQ(got[i][k].finish, want[i][k].finish) << "request " << i << ", answer " << k;
-        EXPECT_TRUE(got[i][k] == want[i][k]) << "request " << i << ", answer " << k;
-      }
-    }
-  }
-
   static inline Backend* cpu_ = nullptr;
   static inline std::vector<GenerateRequest>* requests_ = nullptr;
-  static inline std::vector<std::vector<AnswerRecord>>* expected_ = nullptr;
+  static inline Answers* expected_ = nullptr;
   DeferredBackend device_{*cpu_};
 };
 
@@ -115,7 +61,7 @@ TEST_F(RunAhead, TheSameAnswersAsAnEngineThatWaits) {
 TEST_F(RunAhead, OneByOneAndOnPrefixHits) {
   Engine engine(device_, tiny_checkpoint(), {.kv_cache_bytes = kPlenty, .check_invariants = true});
   for (int round = 0; round < 2; ++round) {
-    std::vector<std::vector<AnswerRecord>> answers;
+    Answers answers;
     for (const GenerateRequest& request : *requests_)
       answers.push_back(collect(*engine.submit(request), request.n));
     expect_same(answers, *expected_);
