@@ -7,8 +7,8 @@
 
 #include "cuda/check.cuh"
 #include "cuda/reduce.cuh"
-#include "engine/philox.h"
-#include "engine/sampling_math.h"
+#include "engine/backend/philox.h"
+#include "engine/backend/sampling_math.h"
 
 namespace tramontane::cuda {
 namespace {

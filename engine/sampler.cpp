@@ -6,8 +6,8 @@
 #include <limits>
 
 #include "engine/backend/check.h"
-#include "engine/philox.h"
-#include "engine/sampling_math.h"
+#include "engine/backend/philox.h"
+#include "engine/backend/sampling_math.h"
 
 namespace tramontane {
 namespace {

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "engine/philox.h"
+#include "engine/backend/philox.h"
 #include "tests/support/golden.h"
 
 namespace tramontane {

@@ -10,7 +10,7 @@
 #include <numeric>
 #include <random>
 
-#include "engine/philox.h"
+#include "engine/backend/philox.h"
 
 namespace tramontane {
 namespace {
