@@ -7,18 +7,33 @@
 #include "tests/cuda_emulator/device_memory.h"
 #include "tests/cuda_emulator/fault.h"
 #include "tests/cuda_emulator/lowering.h"
+#include "tests/cuda_emulator/ptx/parser.h"
 
 namespace tramontane::emulator {
 
-Module::Module(ptx::Module source) : source_(std::move(source)) {
-  load();
-}
-
-void Module::load() {
+void Module::unload() {
   const std::lock_guard lock(mutex_);
   kernels_.clear();  // addresses are constants in them
   variables_.clear();
-  for (const auto& variable : source_.variables) {
+  is_loaded_ = false;
+}
+
+void Module::provide() {
+  if (is_loaded_) return;
+  try {
+    if (!source_) source_ = ptx::parse(text_);
+    text_ = {};
+    load();
+    is_loaded_ = true;
+  } catch (const Fault&) {
+    throw;
+  } catch (const std::runtime_error& error) {
+    throw Fault(cudaErrorInvalidPtx, error.what());
+  }
+}
+
+void Module::load() {
+  for (const auto& variable : source_->variables) {
     if (variable->space != ptx::Space::kGlobal && variable->space != ptx::Space::kConst) continue;
     if (variable->is_extern)
       throw std::runtime_error("PTX variable " + variable->name +
@@ -27,7 +42,7 @@ void Module::load() {
     if (!address) throw Fault(cudaErrorMemoryAllocation, "no memory for the variable " + variable->name);
     variables_[variable->name] = {address, variable->bytes};
   }
-  for (const auto& variable : source_.variables)
+  for (const auto& variable : source_->variables)
     if (variables_.contains(variable->name)) initialize(*variable);
 }
 
@@ -51,15 +66,18 @@ void Module::initialize(const ptx::Variable& variable) {
 }
 
 const Kernel* Module::kernel(const std::string& name) {
-  const auto function = source_.functions.find(name);
-  if (function == source_.functions.end() || !function->second.is_entry) return nullptr;
   const std::lock_guard lock(mutex_);
+  provide();
+  const auto function = source_->functions.find(name);
+  if (function == source_->functions.end() || !function->second.is_entry) return nullptr;
   std::unique_ptr<Kernel>& kernel = kernels_[name];
-  if (!kernel) kernel = std::make_unique<Kernel>(lower(source_, function->second, variables_));
+  if (!kernel) kernel = std::make_unique<Kernel>(lower(*source_, function->second, variables_));
   return kernel.get();
 }
 
-const GlobalVariable* Module::variable(const std::string& name) const {
+const GlobalVariable* Module::variable(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  provide();
   const auto it = variables_.find(name);
   return it == variables_.end() ? nullptr : &it->second;
 }

@@ -1,9 +1,12 @@
-// A PTX module in the device: its variables have addresses, its kernels are lowered when first asked for.
+// A PTX module in the device: it is parsed when it is first asked for anything, its variables then have
+// addresses, and each kernel is lowered when first asked for. A program registers all of its modules, and
+// most use few.
 #pragma once
 
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "tests/cuda_emulator/program.h"
@@ -16,24 +19,27 @@ struct GlobalVariable {
   u64 bytes = 0;
 };
 
-// Thread-safe.
+// Thread-safe. What asks for something throws Fault for bad PTX, and when there is no memory for the
+// variables.
 class Module {
  public:
-  // Throws std::runtime_error (bad PTX) or Fault (no memory).
-  explicit Module(ptx::Module source);
+  explicit Module(std::string text) : text_(std::move(text)) {}
 
   // Null when there is no kernel of that (mangled) name.
   const Kernel* kernel(const std::string& name);
   // Null when there is none.
-  const GlobalVariable* variable(const std::string& name) const;
-  const ptx::Module& source() const { return source_; }
-  // Gives all variables fresh memory with their initial values, as after cudaDeviceReset.
-  void load();
+  const GlobalVariable* variable(const std::string& name);
+  // As after cudaDeviceReset: all variables get fresh memory with their initial values when next asked for.
+  void unload();
 
  private:
+  void provide();
+  void load();
   void initialize(const ptx::Variable& variable);
 
-  const ptx::Module source_;
+  std::string text_;  // until it is parsed
+  std::optional<ptx::Module> source_;
+  bool is_loaded_ = false;
   std::mutex mutex_;
   std::map<std::string, GlobalVariable> variables_;
   std::map<std::string, std::unique_ptr<Kernel>> kernels_;

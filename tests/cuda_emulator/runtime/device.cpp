@@ -202,7 +202,7 @@ cudaError_t cudaDeviceReset() {
   runtime.sticky = cudaSuccess;
   last_error() = cudaSuccess;
   DeviceMemory::instance().release_all();
-  for (const auto& module : runtime.modules) module->load();
+  for (const auto& module : runtime.modules) module->unload();
   return cudaSuccess;
 }
 

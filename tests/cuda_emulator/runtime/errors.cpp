@@ -51,6 +51,7 @@ constexpr ErrorText kErrors[] = {
     ERROR_TEXT(cudaErrorGraphExecUpdateFailure,
                "the graph update was not performed because it included changes which violated constraints "
                "specific to instantiated graph update"),
+    ERROR_TEXT(cudaErrorInvalidPtx, "a PTX JIT compilation failed"),
     ERROR_TEXT(cudaErrorUnknown, "unknown error"),
 };
 #undef ERROR_TEXT

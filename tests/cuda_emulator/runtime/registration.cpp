@@ -4,7 +4,6 @@
 #include <cstdlib>
 
 #include "tests/cuda_emulator/fatbin.h"
-#include "tests/cuda_emulator/ptx/parser.h"
 #include "tests/cuda_emulator/runtime/launch.h"
 #include "tests/cuda_emulator/runtime/runtime.h"
 
@@ -46,7 +45,7 @@ Module* register_module(const void* wrapper) {
       give_up(
           "a fat binary has no PTX that the device runs; compile with -gencode "
           "arch=compute_80,code=compute_80");
-    runtime.modules.push_back(std::make_unique<Module>(ptx::parse(image->text)));
+    runtime.modules.push_back(std::make_unique<Module>(image->text));
     return runtime.modules.back().get();
   } catch (const std::exception& error) {
     give_up(error.what());
