@@ -81,6 +81,7 @@ class CpuBackend : public Backend {
   }
   DType act_dtype() const override { return act_dtype_; }
 
+  uint64_t matrix_bytes(const HostMatrix& matrix) const override { return linear_.packed_bytes(matrix); }
   Buffer allocate(size_t bytes, std::string_view label) override { return allocate_aligned(bytes, label); }
 
   Matrix upload_matrix(const HostMatrix& matrix, std::string_view label) override {

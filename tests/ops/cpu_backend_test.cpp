@@ -35,6 +35,22 @@ TEST(CpuBackend, TakesAnAvailableSetByDefault) {
   })) << description;
 }
 
+TEST(CpuBackend, TellsWhatAMatrixWillTake) {
+  const std::vector<float> weights(33 * 64);
+  HostMatrix matrix;
+  matrix.n = 33;
+  matrix.k = 64;
+  matrix.dense_dtype = DType::f32;
+  matrix.codes = std::as_bytes(std::span(weights));
+  std::vector<CpuOptions> all = {{.threads = 1, .kernels = "", .f32 = true}};
+  for (const std::string& set : available_cpu_kernels())
+    all.push_back({.threads = 1, .kernels = set, .f32 = false});
+  for (const CpuOptions& options : all) {
+    const auto backend = make_cpu_backend(options);
+    EXPECT_EQ(backend->matrix_bytes(matrix), backend->upload_matrix(matrix, "w").bytes()) << options.kernels;
+  }
+}
+
 TEST(CpuBackend, ActivationsFollowTheArithmetic) {
   EXPECT_EQ(make_cpu_backend({.threads = 1, .kernels = "", .f32 = false})->act_dtype(), DType::bf16);
   EXPECT_EQ(make_cpu_backend({.threads = 1, .kernels = "", .f32 = true})->act_dtype(), DType::f32);
