@@ -41,13 +41,14 @@ def gguf(down_type):
     return head + bytes(-len(head) % 32) + data
 
 
-def safetensors(tensors):
+def safetensors(tensors, contents={}):
     header, at = {"__metadata__": {"format": "pt"}}, 0
     for name, (dtype, shape, size) in tensors.items():
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + size]}
         at += size
     body = json.dumps(header).encode()
-    return struct.pack("<Q", len(body)) + body + bytes(at)
+    data = b"".join(contents.get(name, bytes(size)) for name, (_, _, size) in tensors.items())
+    return struct.pack("<Q", len(body)) + body + data
 
 
 def varint(value):
@@ -86,6 +87,68 @@ GGUF_KEYS = {"general.architecture": "llama", "llama.vocab_size": 512, "llama.at
 GENERATION = {"temperature": 0.7, "top_p": 0.9, "top_k": 50, "repetition_penalty": 1.1}
 MLX = {"bits": 4, "group_size": 64, "mode": "affine", "lm_head": {"bits": 8, "group_size": 32}, "model.norm": False}
 
+# The weights that read_weights.h asks for.
+WEIGHTS = {"lm_head": (5, 32), "model.layers.0.mlp.down_proj": (3, 64), "model.layers.0.mlp.up_proj": (2, 128),
+           "model.layers.0.self_attn.q_proj": (4, 96)}  # fmt: skip
+
+
+def split(head, rest):
+    return struct.pack("<H", len(head)) + head + rest
+
+
+def mlx(bits, group):
+    tensors = {"model.norm.weight": ("BF16", [32], 64)}
+    for name, (rows, cols) in WEIGHTS.items():
+        if cols % group or cols * bits % 32:
+            tensors[name + ".weight"] = ("BF16", [rows, cols], 2 * rows * cols)
+            continue
+        tensors[name + ".weight"] = ("U32", [rows, cols * bits // 32], rows * cols * bits // 8)
+        for part in (".scales", ".biases"):
+            tensors[name + part] = ("BF16", [rows, cols // group], 2 * rows * cols // group)
+    config = {"bits": bits, "group_size": group, "mode": "affine", "model.norm": False}
+    return split(json.dumps(config).encode(), safetensors(tensors))
+
+
+def quant_state(kind, shape, nested):
+    state = {"quant_type": kind, "blocksize": 64, "dtype": "bfloat16", "shape": shape}
+    if nested:
+        state |= {"nested_blocksize": 256, "nested_dtype": "float32", "nested_offset": 0.0625}
+    return json.dumps(state).encode()
+
+
+def bitsandbytes(kind, nested):
+    tensors, texts = {"model.norm.weight": ("F16", [32], 64)}, {}
+    for name, (rows, cols) in WEIGHTS.items():
+        name += ".weight"
+        if cols % 64:
+            tensors[name] = ("F16", [rows, cols], 2 * rows * cols)
+            continue
+        blocks, state = rows * cols // 64, quant_state(kind, [rows, cols], nested)
+        tensors[name] = ("U8", [rows * cols // 2, 1], rows * cols // 2)
+        tensors[name + ".absmax"] = ("U8", [blocks], blocks) if nested else ("F32", [blocks], 4 * blocks)
+        tensors[name + ".quant_map"] = ("F32", [16], 64)
+        if nested:
+            tensors[name + ".nested_absmax"] = ("F32", [1], 4)
+            tensors[name + ".nested_quant_map"] = ("F32", [256], 1024)
+        tensors[name + ".quant_state.bitsandbytes__" + kind] = ("U8", [len(state)], len(state))
+        texts[name + ".quant_map"] = struct.pack("<16f", *(NF4 if kind == "nf4" else FP4))
+        texts[name + ".quant_state.bitsandbytes__" + kind] = state
+    return safetensors(tensors, texts)
+
+
+# bitsandbytes' tables (FORMATS.md).
+FP4 = [v / 192 for v in (0, 1, 128, 192, 64, 96, 32, 48)]
+FP4 += [-v for v in FP4]
+NF4 = [-1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+       -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+       0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0]  # fmt: skip
+
+QUESTIONS = [
+    {"id": "a", "question": "?", "options": ["x", "y", "z"], "gold": 0, "unknown": 2, "stereotyped": 1, "context": "c"},
+    {"question": "q", "options": ["x", "y"]},
+]
+PROMPTS = [{"prompt": "Hello"}, {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]}]
+
 folder = pathlib.Path(sys.argv[1])
 seeds = {f"gguf/type{kind}": gguf(kind) for kind in TYPES}
 seeds["safetensors/two"] = safetensors({"a": ("BF16", [2, 3], 12), "b": ("U8", [4], 4)})
@@ -93,6 +156,15 @@ for prefix in (0, 1):
     seeds[f"sentencepiece/prefix{prefix}"] = sentencepiece(prefix)
 for i, config in enumerate([HF, PARAMS, GGUF_KEYS, GENERATION, MLX]):
     seeds[f"model_config/{i}"] = bytes([i]) + json.dumps(config).encode()
+for bits, group in ((2, 32), (3, 64), (4, 64), (4, 32), (5, 128), (6, 64), (8, 32)):
+    seeds[f"mlx/q{bits}g{group}"] = mlx(bits, group)
+for kind in ("fp4", "nf4"):
+    for nested in (False, True):
+        seeds[f"bitsandbytes/{kind}{'-double' if nested else ''}"] = bitsandbytes(kind, nested)
+        seeds[f"quant_state/{kind}{'-double' if nested else ''}"] = bytes([(kind == "fp4") + 2 * nested]) + quant_state(kind, [8, 128], nested)
+seeds["questions/items"] = "\n".join(map(json.dumps, QUESTIONS)).encode()
+seeds["questions/prompts"] = "\n".join(map(json.dumps, PROMPTS)).encode()
+seeds["questions/lines"] = b"# comment\nHello\n\nWhat is 2+2?\n"
 for name, seed in seeds.items():
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_bytes(seed)
