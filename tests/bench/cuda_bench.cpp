@@ -50,6 +50,7 @@ void run_once(const std::vector<Case>& cases, const std::string& filter) {
     const Launch launch = timed.make();
     launch(nullptr, 0);
     CUDA_CHECK(cudaDeviceSynchronize(), timed.name);
+    if (timed.bytes < 1e6) TimedGraph(timed, launch).run();  // as it would be timed
     std::printf("%s ran on the PTX emulator, which has no speed to measure\n", timed.name.c_str());
   }
 }
