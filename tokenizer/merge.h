@@ -1,4 +1,4 @@
-// The merging loop that both kinds of BPE share: of all neighbouring symbols that may be joined, the pair
+// The merging loop of byte-level BPE: of all neighbouring symbols that may be joined, the pair
 // with the highest priority is joined first (ties: the leftmost), until none is left. O(n log n) in the
 // number of symbols.
 #pragma once
@@ -16,7 +16,6 @@ struct MergeSymbol {
   uint32_t begin = 0, length = 0;  // bytes of the text
   int32_t id = -1;                 // the token it is so far; -1: none
   int32_t previous = -1, next = -1;
-  bool frozen = false;  // takes no part in merges
 };
 
 struct MergeResult {
@@ -63,7 +62,7 @@ class Merger {
 
   template <class Lookup>
   void propose(int32_t left, int32_t right, const Lookup& lookup) {
-    if (left < 0 || right < 0 || symbols[left].frozen || symbols[right].frozen) return;
+    if (left < 0 || right < 0) return;
     const std::optional<MergeResult> result = lookup(symbols[left], symbols[right]);
     if (!result) return;
     agenda_.push_back(
