@@ -115,7 +115,7 @@ def test_a_lost_device_ends_the_server(start):
         assert error["type"] == "server_error" and error["code"] == "engine_failed"
     assert server.process.wait(60) == 1
     last = "".join(server.lines)
-    assert "the engine failed" in last and "cudaStreamSynchronize for a step's results" in last
+    assert "the engine failed" in last and "for a step's results: uncorrectable ECC error" in last
 
 
 @emulated

@@ -18,7 +18,7 @@ class AttentionTest : public OpsTest {
   // Every cut of the work, on 1, 2 and 3 threads, gives the same bits.
   void expect_one_result(PagedCase& paged, const std::vector<std::vector<PagedStep>>& plans) {
     Values reference;
-    for (int threads = 1; threads <= 3; ++threads) {
+    for (int threads = 1; threads <= most_threads(); ++threads) {
       const auto backend = make_backend(threads);
       for (size_t i = 0; i < plans.size(); ++i) {
         const Values out = paged.run(*backend, plans[i]);

@@ -97,7 +97,7 @@ TEST_P(LinearTest, SameBitsHoweverGrouped) {
   for (const WeightFormat& format : weight_formats()) {
     const HostMatrix host = random_matrix(format, kN, kK, 18);
     Values reference;
-    for (int threads = 1; threads <= 3; ++threads) {
+    for (int threads = 1; threads <= most_threads(); ++threads) {
       const auto backend = make_backend(threads);
       const Matrix w = backend->upload_matrix(host, "w");
       for (int64_t group :

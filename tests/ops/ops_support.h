@@ -25,6 +25,8 @@ std::string case_name(const testing::TestParamInfo<BackendCase>& info);
 class OpsTest : public testing::TestWithParam<BackendCase> {
  protected:
   std::unique_ptr<Backend> make_backend(int threads = 2) const { return GetParam().make(threads); }
+  // Of tests that show that threads change nothing.
+  int most_threads() const { return GetParam().is_slow ? 1 : 3; }
 };
 
 using Values = std::vector<float>;

@@ -97,7 +97,7 @@ TEST_P(RowwiseTest, SameBitsHoweverGrouped) {
   const Values x = random_values(kRows * kNorm, 5), w = random_values(kNorm, 6);
   const Values gate_up = random_values(kRows * 2 * kSilu, 7, -5, 5);
   Values norm_reference, silu_reference;
-  for (int threads = 1; threads <= 3; ++threads) {
+  for (int threads = 1; threads <= most_threads(); ++threads) {
     const auto backend = make_backend(threads);
     for (int64_t group : {kRows, int64_t{1}, int64_t{4}}) {
       const DeviceTensor d_x(*backend, DType::f32, kRows, kNorm, x), d_w(*backend, DType::f32, 1, kNorm, w);
