@@ -111,7 +111,7 @@ struct Case {
 Values make_logits(std::mt19937& random, int32_t vocab) {
   const float spread = std::exp2(static_cast<float>(random() % 9) - 4.0f);
   const uint32_t kind = random() % 8;
-  Values logits = random_values(static_cast<size_t>(vocab), random(), -1.0f, 1.0f);
+  Values logits = random_values(static_cast<size_t>(vocab), static_cast<uint32_t>(random()), -1.0f, 1.0f);
   for (float& logit : logits) {
     logit = spread * logit * logit * logit * 8;
     if (kind == 0) logit = std::round(logit);
