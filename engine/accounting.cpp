@@ -137,8 +137,6 @@ void Accounting::finish(ActiveSequence& answer, FinishReason reason) {
   ActiveRequest& active = *answer.owner;
   scheduler_.finish(&answer);
   answer.finished = true;
-  answer.tokens.resize(static_cast<size_t>(answer.n_known()));
-  answer.n_pending = 0;
   ++counter_of(counts, reason);
   if (--active.n_unfinished == 0) close(active);
   active.generation->events.push(

@@ -69,6 +69,25 @@ TEST_F(RunAhead, OneByOneAndOnPrefixHits) {
   EXPECT_GT(engine.stats().cached_prompt_tokens, 0u);
 }
 
+// A conversation's next turn begins with the answer: its blocks are found, by tokens learnt after their block
+// was full.
+TEST_F(RunAhead, TheAnswersBlocksAreFound) {
+  for (const int32_t n_prompt : {9, 10, 16}) {
+    std::vector<int32_t> cached;
+    for (Backend* backend : {cpu_, static_cast<Backend*>(&device_)}) {
+      Engine engine(*backend, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+      GenerateRequest request = make_request(make_prompt(1, n_prompt, kVocab), 40);
+      request.sampling.ignore_eos = true;
+      for (const int32_t id : collect(*engine.submit(request))[0].ids()) request.prompt.push_back(id);
+      const auto next = engine.submit(request);
+      collect(*next);
+      cached.push_back(next->timings.cached_tokens);
+    }
+    EXPECT_EQ(cached[0], (n_prompt + 39) / kBlockTokens * kBlockTokens);
+    EXPECT_EQ(cached[1], cached[0]);
+  }
+}
+
 // Short prompts and long answers: all begin, and two of them at their full length take every block. What the
 // device counts for penalties begins anew with each admission.
 TEST_F(RunAhead, UnderPreemptions) {
