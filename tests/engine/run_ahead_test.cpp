@@ -223,11 +223,16 @@ TEST_F(RunAhead, StopsWithAStepInFlight) {
 }
 
 TEST_F(RunAhead, ADeviceErrorEndsEveryRequest) {
+  std::atomic<bool> submitted = false;
   device_.fail_in_step = 4;
+  device_.on_launch = [&](int) {
+    while (!submitted) std::this_thread::yield();
+  };
   Engine engine(device_, tiny_checkpoint(), {.max_sequences = 1, .kv_cache_bytes = kPlenty});
   GenerateRequest request = make_request(make_prompt(1, 10, kVocab), 100);
   request.sampling.ignore_eos = true;
   const auto running = engine.submit(request), waiting = engine.submit(request);
+  submitted = true;
   EXPECT_EQ(collect(*running)[0].finish, FinishReason::error);
   EXPECT_EQ(collect(*waiting)[0].finish, FinishReason::error);
   EXPECT_THAT(engine.stats().failure, testing::HasSubstr("device lost"));
