@@ -7,7 +7,6 @@ namespace tramontane {
 namespace {
 
 struct Isa {
-  static void multiply_scaled(const LinearPart&) {}  // packs no such matrix
   // 8 accumulators, 4 weight vectors, 2 of the row: 16 registers.
   static constexpr int kTilePanels = 1, kTileRows = 4;
   // From kFoldRows rows on, quantised tiles have kFoldPanels panels. Measured, as the next line is
@@ -128,6 +127,6 @@ struct Isa {
 
 }  // namespace
 
-const LinearKernels avx2_linear_kernels{WeightCodes::nibbles, multiply_part, sum_groups};
+const LinearKernels avx2_linear_kernels{multiply_part, sum_groups};
 
 }  // namespace tramontane

@@ -7,7 +7,6 @@ namespace tramontane {
 namespace {
 
 struct Isa {
-  static void multiply_scaled(const LinearPart&) {}  // packs no such matrix
   static constexpr int kTilePanels = 4, kTileRows = 4;  // 16 accumulators, 8 weight vectors, 2 of the row
   // From kFoldRows rows on, quantised tiles have kFoldPanels panels. Measured, as the next line is
   // (README.md).
@@ -82,6 +81,6 @@ struct Isa {
 
 }  // namespace
 
-const LinearKernels avx512_linear_kernels{WeightCodes::nibbles, multiply_part, sum_groups};
+const LinearKernels avx512_linear_kernels{multiply_part, sum_groups};
 
 }  // namespace tramontane

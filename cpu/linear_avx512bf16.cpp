@@ -8,7 +8,6 @@ namespace tramontane {
 namespace {
 
 struct Isa {
-  static void multiply_scaled(const LinearPart& part) { multiply_scaled_avx512bf16(part); }
   // 24 accumulators, 4 weight vectors, the row's pair, constants: 32 registers.
   static constexpr int kTilePanels = 4, kTileRows = 6;
   // From kFoldRows rows on, quantised tiles have kFoldPanels panels. Measured, as the next line is
@@ -78,6 +77,6 @@ struct Isa {
 
 }  // namespace
 
-const LinearKernels avx512bf16_linear_kernels{WeightCodes::scaled_nibbles, multiply_part, sum_groups};
+const LinearKernels avx512bf16_linear_kernels{multiply_part, sum_groups};
 
 }  // namespace tramontane

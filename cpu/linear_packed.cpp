@@ -17,16 +17,13 @@ class PackedLinear final : public Linear {
  public:
   explicit PackedLinear(const LinearKernels& kernels) : kernels_(kernels) {}
 
-  Matrix pack(const HostMatrix& matrix, ThreadPool& pool) const override {
-    return pack_panels(matrix, kernels_.nibbles, pool);
-  }
-
+  Matrix pack(const HostMatrix& matrix, ThreadPool& pool) const override { return pack_panels(matrix, pool); }
   size_t packed_bytes(const HostMatrix& matrix) const override { return tramontane::packed_bytes(matrix); }
 
   void multiply(TensorView x, const Matrix& w, TensorView y, ThreadPool& pool) const override {
     CHECK(x.dtype == DType::bf16 && y.dtype == DType::f32,
           "the vector kernels take BF16 rows and give F32 ones");
-    LinearPart whole{.w = view_packed(w, kernels_.nibbles),
+    LinearPart whole{.w = view_packed(w),
                      .x = x.row<uint16_t>(0),
                      .x_stride = x.row_stride,
                      .y = y.row<float>(0),
@@ -36,7 +33,7 @@ class PackedLinear final : public Linear {
                      .last_panel = ceil_div(w.n, kPanelChannels),
                      .first_row = 0,
                      .last_row = x.rows};
-    if (whole.w.has_bias && whole.w.codes != WeightCodes::scaled_nibbles) sum_groups(whole, pool);
+    if (whole.w.has_bias) sum_groups(whole, pool);
     const int parts = row_parts(whole.last_panel, x.rows, pool.size());
     pool.run([&](int thread) {
       const Share panels = share_of(whole.last_panel, thread / parts, pool.size() / parts);
@@ -50,9 +47,7 @@ class PackedLinear final : public Linear {
     });
   }
 
-  void read_row(const Matrix& w, int64_t n, float* out) const override {
-    read_packed_row(w, kernels_.nibbles, n, out);
-  }
+  void read_row(const Matrix& w, int64_t n, float* out) const override { read_packed_row(w, n, out); }
 
  private:
   // Scratch of the engine thread: grows to the largest step it ever sees, then stays.

@@ -10,7 +10,7 @@ namespace tramontane {
 // Output channels of a panel: the FP32 lanes of one 512-bit vector.
 inline constexpr int kPanelChannels = 16;
 
-enum class WeightCodes : uint8_t { bf16, nibbles, scaled_nibbles, bytes };
+enum class WeightCodes : uint8_t { bf16, nibbles, bytes };
 enum class ScaleType : uint8_t { f32, f16, bf16 };
 
 // A packed matrix: panels of 16 channels, each `panel_bytes` long and 64-byte aligned, the last one filled up
@@ -19,9 +19,7 @@ enum class ScaleType : uint8_t { f32, f16, bf16 };
 //   bf16:    weights k, k+1                          (k rises by 2)
 //   nibbles: codes of k, k+2, k+4, k+6 in bits 0..15 from the lowest, of k+1, k+3, k+5, k+7 in bits 16..31
 //   (by 8) bytes:   codes of k .. k+3 from the lowest byte  (by 4)
-// scaled_nibbles, for kernels that scale weights before they multiply: 64 bytes are 16 channels x 8 k as
-// 16-bit words; the word 8·q + i of 32 holds k + i of channels 4·q .. 4·q + 3 from the lowest nibble. A
-// weight is table[nibble] * scale + bias, or (byte - code_zero) * scale + bias.
+// A weight is table[nibble] * scale + bias, or (byte - code_zero) * scale + bias.
 struct PackedWeights {
   int64_t n, k;
   const unsigned char* panels;
@@ -32,7 +30,7 @@ struct PackedWeights {
   int group;                   // for bf16: 0
   float code_zero;             // for bytes
   const uint16_t* table_bf16;  // for nibbles: the 16 values in BF16, twice
-  const float* table_f32;      // and in FP32, as for scaled_nibbles
+  const float* table_f32;      // and in FP32
 };
 
 // y[row, channel] for rows first_row..last_row and the channels of panels first_panel..last_panel.
@@ -42,22 +40,18 @@ struct LinearPart {
   int64_t x_stride;   // elements
   float* y;
   int64_t y_stride;
-  float* x_sums;  // with biases, unless scaled_nibbles: [rows, k / group], the sum of x over each group
+  float* x_sums;  // with biases: [rows, k / group], the sum of x over each group
   int64_t first_panel, last_panel;
   int64_t first_row, last_row;
 };
 
-// One instruction set. 4-bit matrices are packed as `nibbles` says. multiply_part reads x_sums where there
-// are any; sum_groups writes them for rows first_row..last_row.
+// One instruction set. multiply_part reads x_sums where the matrix has biases; sum_groups writes them for
+// rows first_row..last_row.
 struct LinearKernels {
-  WeightCodes nibbles;
   void (*multiply_part)(const LinearPart& part);
   void (*sum_groups)(const LinearPart& part);
 };
 
 extern const LinearKernels avx2_linear_kernels, avx512_linear_kernels, avx512bf16_linear_kernels;
-
-// For scaled_nibbles, part of the last of these.
-void multiply_scaled_avx512bf16(const LinearPart& part);
 
 }  // namespace tramontane

@@ -88,14 +88,14 @@ float table_multiplier(const std::array<float, 16>& table) {
 }
 
 // Only FP32 scales can take a factor without rounding to 16 bits.
-float scale_divisor(const Matrix& matrix, WeightCodes nibbles) {
-  const bool applies = matrix.quant && matrix.quant->bits == 4 && nibbles == WeightCodes::nibbles &&
-                       matrix.scale_dtype == DType::f32;
+float scale_divisor(const Matrix& matrix) {
+  const bool applies = matrix.quant && matrix.quant->bits == 4 && matrix.scale_dtype == DType::f32;
   return applies ? table_multiplier(matrix.quant->table) : 1.0f;
 }
 
-void write_header(const Matrix& matrix, float multiplier, std::byte* out) {
+void write_header(const Matrix& matrix, std::byte* out) {
   PackedHeader header{};
+  const float multiplier = scale_divisor(matrix);
   for (size_t i = 0; matrix.quant && i < 16; ++i) {
     const float value = matrix.quant->table[i] * multiplier;
     header.table_f32[i] = multiplier == 1.0f ? value : std::round(value);
@@ -120,26 +120,6 @@ uint32_t split_nibbles(uint32_t word) {
   return gather_even(word) | gather_even(word >> 4) << 16;
 }
 
-// Word i / 4 of 16-bit words 2·(i % 4) and the next, as linear_tile.h numbers them: k = 2·(i % 4) of 8 and
-// the next one of channels 4·q .. 4·q + 3.
-uint32_t quad_of_nibbles(const std::byte* rows, int64_t row_bytes, int channels, int64_t k, int q) {
-  uint32_t word = 0;
-  for (int a = 0; a < 4 && 4 * q + a < channels; ++a) {
-    const auto pair = std::to_integer<uint32_t>(rows[(4 * q + a) * row_bytes + k / 2]);
-    word |= (pair & 15u) << 4 * a | (pair >> 4) << (16 + 4 * a);
-  }
-  return word;
-}
-
-void pack_quads(const std::byte* rows, int64_t row_bytes, int channels, std::byte* out) {
-  for (int64_t k = 0; k < 2 * row_bytes; k += 8)
-    for (int q = 0; q < 4; ++q)
-      for (int i = 0; i < 8; i += 2, out += 4) {
-        const uint32_t word = quad_of_nibbles(rows, row_bytes, channels, k + i, q);
-        std::memcpy(out, &word, 4);
-      }
-}
-
 uint32_t rounded_pair(const std::byte* row, DType dtype, int64_t index) {
   const uint32_t low = float_to_bf16(scalar_at(row, dtype, 2 * index));
   const uint32_t high = float_to_bf16(scalar_at(row, dtype, 2 * index + 1));
@@ -160,15 +140,11 @@ void interleave(const std::byte* rows, int64_t row_bytes, int channels, int64_t 
       }
 }
 
-void pack_codes(const HostMatrix& matrix, WeightCodes nibbles, int64_t first_row, int channels, int64_t words,
-                std::byte* out) {
+void pack_codes(const HostMatrix& matrix, int64_t first_row, int channels, int64_t words, std::byte* out) {
   const int64_t row_bytes = static_cast<int64_t>(matrix.codes.size()) / matrix.n;
   const std::byte* rows = matrix.codes.data() + first_row * row_bytes;
   const DType dtype = matrix.dense_dtype;
-  const bool four_bits = matrix.quant && matrix.quant->bits == 4;
-  if (four_bits && nibbles == WeightCodes::scaled_nibbles) {
-    pack_quads(rows, row_bytes, channels, out);
-  } else if (four_bits) {
+  if (matrix.quant && matrix.quant->bits == 4) {
     interleave(rows, row_bytes, channels, words, out,
                [](const std::byte* row, int64_t i) { return split_nibbles(word_at(row, i)); });
   } else if (matrix.quant || dtype == DType::bf16) {
@@ -204,7 +180,7 @@ size_t packed_bytes(const HostMatrix& matrix) {
   return sizeof(PackedHeader) + static_cast<size_t>(panel_count(matrix.n) * panel_bytes(shape_of(matrix)));
 }
 
-Matrix pack_panels(const HostMatrix& matrix, WeightCodes nibbles, ThreadPool& pool) {
+Matrix pack_panels(const HostMatrix& matrix, ThreadPool& pool) {
   check_canonical(matrix);
   if (matrix.k % 2 != 0)
     throw std::runtime_error("weight matrix: k is " + std::to_string(matrix.k) +
@@ -213,8 +189,8 @@ Matrix pack_panels(const HostMatrix& matrix, WeightCodes nibbles, ThreadPool& po
   const int64_t panels = panel_count(matrix.n), bytes = panel_bytes(packed),
                 words = matrix.k / word_weights(packed);
   packed.codes = allocate_aligned(packed_bytes(matrix), "packed weights");
-  const float divisor = scale_divisor(packed, nibbles);
-  write_header(packed, divisor, packed.codes.data());
+  write_header(packed, packed.codes.data());
+  const float divisor = scale_divisor(packed);
   pool.run([&](int thread) {
     const Share share = share_of(panels, thread, pool.size());
     for (int64_t panel = share.first; panel < share.last; ++panel) {
@@ -222,13 +198,13 @@ Matrix pack_panels(const HostMatrix& matrix, WeightCodes nibbles, ThreadPool& po
       const int64_t first_row = panel * kPanelChannels;
       const int channels = static_cast<int>(std::min<int64_t>(kPanelChannels, matrix.n - first_row));
       if (matrix.quant) pack_scales(matrix, first_row, channels, divisor, out);
-      pack_codes(matrix, nibbles, first_row, channels, words, out + scale_bytes(packed));
+      pack_codes(matrix, first_row, channels, words, out + scale_bytes(packed));
     }
   });
   return packed;
 }
 
-PackedWeights view_packed(const Matrix& matrix, WeightCodes nibbles) {
+PackedWeights view_packed(const Matrix& matrix) {
   const auto* header = reinterpret_cast<const PackedHeader*>(matrix.codes.data());
   PackedWeights view{};
   view.n = matrix.n;
@@ -238,7 +214,7 @@ PackedWeights view_packed(const Matrix& matrix, WeightCodes nibbles) {
   view.scale_bytes = scale_bytes(matrix);
   view.codes = WeightCodes::bf16;
   if (!matrix.quant) return view;
-  view.codes = matrix.quant->bits == 4 ? nibbles : WeightCodes::bytes;
+  view.codes = matrix.quant->bits == 4 ? WeightCodes::nibbles : WeightCodes::bytes;
   view.scale_type = scale_type_of(matrix.scale_dtype);
   view.has_bias = matrix.quant->has_bias;
   view.group = matrix.quant->group;
@@ -248,36 +224,23 @@ PackedWeights view_packed(const Matrix& matrix, WeightCodes nibbles) {
   return view;
 }
 
-namespace {
-
-// The code of weight k of a channel, whose panel's codes are at `codes`; as its table or zero gives it.
-float code_value(const PackedWeights& w, const std::byte* codes, int64_t channel, int64_t k) {
-  if (w.codes == WeightCodes::scaled_nibbles) {
-    const uint32_t word = word_at(codes + k / 8 * 64, channel / 4 * 4 + k % 8 / 2);
-    return w.table_f32[word >> (16 * (k % 2) + 4 * (channel % 4)) & 15u];
-  }
-  const int per_word = w.codes == WeightCodes::nibbles ? 8 : 4;
-  const uint32_t word = word_at(codes, k / per_word * kPanelChannels + channel);
-  const int64_t at = k % per_word;
-  return w.codes == WeightCodes::nibbles ? w.table_f32[word >> (16 * (at % 2) + 4 * (at / 2)) & 15u]
-                                         : static_cast<float>(word >> 8 * at & 255u) - w.code_zero;
-}
-
-}  // namespace
-
-void read_packed_row(const Matrix& matrix, WeightCodes nibbles, int64_t n, float* out) {
-  const PackedWeights w = view_packed(matrix, nibbles);
+void read_packed_row(const Matrix& matrix, int64_t n, float* out) {
+  const PackedWeights w = view_packed(matrix);
+  const int per_word = word_weights(matrix);
   const int64_t channel = n % kPanelChannels;
   const auto* panel = reinterpret_cast<const std::byte*>(w.panels) + n / kPanelChannels * w.panel_bytes;
-  const std::byte* codes = panel + w.scale_bytes;
   for (int64_t k = 0; k < matrix.k; ++k) {
+    const uint32_t word = word_at(panel + w.scale_bytes, k / per_word * kPanelChannels + channel);
+    const int at = static_cast<int>(k % per_word);
     if (w.codes == WeightCodes::bf16) {
-      const uint32_t word = word_at(codes, k / 2 * kPanelChannels + channel);
-      out[k] = bf16_to_float(static_cast<uint16_t>(word >> 16 * (k % 2)));
+      out[k] = bf16_to_float(static_cast<uint16_t>(word >> 16 * at));
       continue;
     }
+    const float code = w.codes == WeightCodes::nibbles
+                           ? w.table_f32[word >> (16 * (at % 2) + 4 * (at / 2)) & 15u]
+                           : static_cast<float>(word >> 8 * at & 255u) - w.code_zero;
     const std::byte* scales = panel + k / w.group * group_scale_bytes(matrix);
-    out[k] = code_value(w, codes, channel, k) * scalar_at(scales, matrix.scale_dtype, channel);
+    out[k] = code * scalar_at(scales, matrix.scale_dtype, channel);
     if (w.has_bias) out[k] += scalar_at(scales, matrix.scale_dtype, kPanelChannels + channel);
   }
 }

@@ -69,10 +69,7 @@ std::vector<Format> formats() {
 struct Kernel {
   std::string name;
   const Linear* linear;
-  int bf16_bits =
-      0;  // quantised weights of at most so many bits are rounded to BF16 before they are multiplied
-
-  bool rounds(const Format& format) const { return format.quant && format.quant->bits <= bf16_bits; }
+  bool bf16_weights = false;  // multiplies by quantised weights rounded to BF16
 };
 
 std::vector<Kernel> kernels() {
@@ -80,9 +77,9 @@ std::vector<Kernel> kernels() {
   std::vector<Kernel> all;
   if (cpu_features().avx2) all.push_back({"avx2", &avx2_linear()});
   if (cpu_features().avx512) all.push_back({"avx512", &avx512_linear()});
-  if (cpu_features().avx512bf16) all.push_back({"avx512bf16", &avx512bf16_linear(), 4});
-  if (cpu_features().avx512bf16) all.push_back({"amx_emulated", &amx_emulated, 8});
-  if (cpu_features().amx) all.push_back({"amx", &amx_linear(), 8});
+  if (cpu_features().avx512bf16) all.push_back({"avx512bf16", &avx512bf16_linear()});
+  if (cpu_features().avx512bf16) all.push_back({"amx_emulated", &amx_emulated, true});
+  if (cpu_features().amx) all.push_back({"amx", &amx_linear(), true});
   return all;
 }
 
@@ -225,12 +222,12 @@ TEST_P(PackedLinear, IsWithinTheRoundingBoundOfFp64) {
       for (int64_t row = 0; row < rows; ++row)
         for (int64_t channel = 0; channel < n; ++channel) {
           const Magnitudes sum = magnitudes(weights, channel, &x[static_cast<size_t>(row * k)]);
-          const double table_rounding = kernel().rounds(format()) ? 0 : format().table_rounding;
+          const double table_rounding = kernel().bf16_weights ? 0 : format().table_rounding;
           const double bound =
               static_cast<double>(k + 8) * 0x1p-24 * sum.total + table_rounding * sum.weights;
           const double error =
               static_cast<double>(y[static_cast<size_t>(row * n + channel)]) -
-              exact_product(weights, channel, &x[static_cast<size_t>(row * k)], kernel().rounds(format()));
+              exact_product(weights, channel, &x[static_cast<size_t>(row * k)], kernel().bf16_weights);
           ASSERT_LE(std::fabs(error), bound)
               << "row " << row << ", channel " << channel << " of n " << n << ", k " << k;
         }
@@ -344,14 +341,6 @@ INSTANTIATE_TEST_SUITE_P(All, PackedLinear,
                          case_name);
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(PackedLinear);
 
-Matrix pack_pairs(const HostMatrix& matrix, ThreadPool& pool) {
-  return pack_panels(matrix, WeightCodes::nibbles, pool);
-}
-
-Matrix pack_scaled(const HostMatrix& matrix, ThreadPool& pool) {
-  return pack_panels(matrix, WeightCodes::scaled_nibbles, pool);
-}
-
 template <class Pack>
 std::string error_of_odd_k(const Pack& pack) {
   ThreadPool pool(1);
@@ -365,7 +354,7 @@ std::string error_of_odd_k(const Pack& pack) {
 }
 
 TEST(PackPanels, NamesAnOddK) {
-  EXPECT_EQ(error_of_odd_k(pack_pairs), "weight matrix: k is 7, the vector kernels need an even one");
+  EXPECT_EQ(error_of_odd_k(pack_panels), "weight matrix: k is 7, the vector kernels need an even one");
   EXPECT_EQ(error_of_odd_k(pack_amx), "weight matrix: k is 7, the AMX kernels need an even one");
 }
 
@@ -373,8 +362,7 @@ TEST(PackPanels, KeepsFourBitWeightsInFourBits) {
   ThreadPool pool(2);
   const Weights weights({"mlx", nibbles(64, true, 0), DType::bf16}, 4096, 4096);
   const size_t canonical = weights.codes.size() + weights.scales.size() + weights.biases.size();
-  EXPECT_EQ(pack_pairs(weights.matrix, pool).bytes(), canonical + 128);
-  EXPECT_EQ(pack_scaled(weights.matrix, pool).bytes(), canonical + 128);
+  EXPECT_EQ(pack_panels(weights.matrix, pool).bytes(), canonical + 128);
   EXPECT_EQ(pack_amx(weights.matrix, pool).bytes(), canonical + 64);
 }
 
