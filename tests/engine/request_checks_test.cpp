@@ -55,7 +55,10 @@ TEST(RequestChecks, NameTheParameterThatIsOutOfRange) {
       {"min_tokens", [](auto& r) { r.sampling.min_tokens = 11; }},
       {"stop_token_ids", [](auto& r) { r.sampling.stop_token_ids = {-1}; }},
       {"stop_token_ids", [](auto& r) { r.sampling.stop_token_ids.assign(5000, 1); }},
-      {"logit_bias", [](auto& r) { r.sampling.logit_bias.assign(1025, {1, 1.0f}); }},
+      {"logit_bias",
+       [](auto& r) {
+         r.sampling.logit_bias.assign(1025, {1, 1.0f});
+       }},
       {"logprobs", [](auto& r) { r.sampling.logprobs = 21; }},
       {"prompt_logprobs", [](auto& r) { r.sampling.prompt_logprobs = -2; }},
   };
