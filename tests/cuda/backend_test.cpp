@@ -68,6 +68,26 @@ TEST(CudaCopies, OfManyStepsAreInOrder) {
   }
 }
 
+// Weights come on a stream of their own: a product that follows at once must wait for them, whenever the
+// device takes up either stream.
+TEST(CudaCopies, WeightsAreThereWhenTheyAreUsed) {
+  const std::vector<uint16_t> ones(32 * 64, float_to_bf16(1.0f));
+  HostMatrix host;
+  host.n = 32, host.k = 64;
+  host.codes = std::as_bytes(std::span(ones));
+  for (const char* order : {"late", "eager", "random"}) {
+    emulator::set("STREAMS", order);
+    const auto backend = make_backend();
+    const Buffer x = backend->allocate(64 * 2, "x"), y = backend->allocate(32 * 4, "y");
+    backend->upload(x.data(), std::as_bytes(std::span(ones)).first(64 * 2));
+    const Matrix w = backend->upload_matrix(host, "w");
+    backend->linear(x.view(DType::bf16, 1, 64), w, y.view(DType::f32, 1, 32));
+    ops::Values got(32);
+    backend->download(y.data(), std::as_writable_bytes(std::span(got)));
+    EXPECT_EQ(got, ops::Values(32, 64.0f)) << order;
+  }
+}
+
 TEST(CudaMemory, IsZeroAndCounted) {
   const auto backend = make_backend();
   const uint64_t before = backend->memory().bytes;
