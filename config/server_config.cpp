@@ -177,6 +177,9 @@ void add_compute_options(CLI::App& command, ModelOptions& o) {
   declare(command, "--device", o.device, "Which GPU, counted from 0", in_range(0, 1023));
   declare(command, "--gpu-memory", o.gpu_memory,
           "What the model may take of the GPU's memory: a share (0.9) or a size (20GiB)", gpu_memory());
+  declare(command, "--prefill-gemm", o.prefill_gemm,
+          "Products of long prompts on the GPU; cublas: its tokens may differ with the server's load",
+          one_of({"own", "cublas"}));
   declare(command, "--cpu-kernels", o.cpu_kernels,
           "Instruction set of the CPU kernels; without it the best that the processor has",
           one_of({"scalar", "avx2", "avx512", "avx512bf16", "amx"}));
@@ -264,6 +267,8 @@ void check_consistent(const ModelOptions& o) {
   const ModelOptions untouched;
   if (o.backend == "cpu" && (o.gpu_memory != untouched.gpu_memory || o.device != untouched.device))
     throw std::runtime_error("--gpu-memory and --device choose of GPUs, --backend says cpu");
+  if (o.backend == "cpu" && o.prefill_gemm != untouched.prefill_gemm)
+    throw std::runtime_error("--prefill-gemm " + o.prefill_gemm + " is for GPUs, --backend says cpu");
   if (o.arithmetic == "f32" && !o.cpu_kernels.empty() && o.cpu_kernels != "scalar") {
     throw std::runtime_error("--arithmetic f32 runs on the scalar kernels, --cpu-kernels says " +
                              o.cpu_kernels);

@@ -15,16 +15,17 @@ namespace tramontane {
 
 // Which model, and how it is run: common to serve, generate and logits.
 struct ModelOptions {
-  std::string model;                // a directory or a .gguf file
-  std::string tokenizer;            // a SentencePiece file; empty: the checkpoint's own
-  std::string chat_template;        // v1, v2, v3, chatml; empty: from the vocabulary
-  std::string backend = "auto";     // auto, cpu, cuda
-  int32_t device = 0;               // which GPU
-  std::string gpu_memory = "0.9";   // a share of the GPU's memory, or bytes; see parse_gpu_memory
-  std::string cpu_kernels;          // empty: the best
-  std::string arithmetic = "bf16";  // bf16, f32 (reference mode)
-  int32_t threads = 0;              // 0: one per core
-  int32_t max_model_len = 0;        // 0: the model's own
+  std::string model;                 // a directory or a .gguf file
+  std::string tokenizer;             // a SentencePiece file; empty: the checkpoint's own
+  std::string chat_template;         // v1, v2, v3, chatml; empty: from the vocabulary
+  std::string backend = "auto";      // auto, cpu, cuda
+  int32_t device = 0;                // which GPU
+  std::string gpu_memory = "0.9";    // a share of the GPU's memory, or bytes; see parse_gpu_memory
+  std::string prefill_gemm = "own";  // own, cublas: gives up equal tokens at any load
+  std::string cpu_kernels;           // empty: the best
+  std::string arithmetic = "bf16";   // bf16, f32 (reference mode)
+  int32_t threads = 0;               // 0: one per core
+  int32_t max_model_len = 0;         // 0: the model's own
   int32_t max_sequences = 64;
   int32_t step_tokens = 512;
   uint64_t kv_cache_bytes = 0;  // 0: what memory allows; takes "512MB", "4GiB"

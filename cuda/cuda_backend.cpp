@@ -10,6 +10,7 @@
 
 #include "cuda/attention.h"
 #include "cuda/check.cuh"
+#include "cuda/cublas_gemm.h"
 #include "cuda/device.h"
 #include "cuda/device_buffer.h"
 #include "cuda/linear.h"
@@ -107,10 +108,12 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
     CUDA_CHECK(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking), "the compute stream");
     CUDA_CHECK(cudaStreamCreateWithFlags(&copy_, cudaStreamNonBlocking), "the copy stream");
     CUDA_CHECK(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "the copy stream");
+    if (options.cublas_rows > 0) cublas_.emplace(compute_, options.cublas_rows);
   }
   ~CudaBackend() override {
     cudaStreamSynchronize(copy_);
     cudaStreamSynchronize(compute_);
+    cublas_.reset();
     cudaEventDestroy(copied_);
     cudaStreamDestroy(copy_);
     cudaStreamDestroy(compute_);
@@ -118,7 +121,7 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
 
   std::string description() const override {
     return "cuda (" + device_.name + ", compute capability " + std::to_string(device_.compute_major) + "." +
-           std::to_string(device_.compute_minor) + ")";
+           std::to_string(device_.compute_minor) + (cublas_ ? ", cuBLAS" : "") + ")";
   }
   DType act_dtype() const override { return DType::bf16; }
 
@@ -139,13 +142,15 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
     return device_bytes_for(bytes.codes) + (bytes.scales == 0 ? 0 : device_bytes_for(bytes.scales));
   }
   StepMemory step_memory(const StepLimits& limits, const AttentionShape& shape) const override {
-    return {.scratch = device_bytes_for(workspace_bytes(limits, shape)),
-            .graphs = options_.graphs ? kGraphBytes * graph_count(limits.max_sequences, limits.max_kv) : 0};
+    return {
+        .scratch = device_bytes_for(workspace_bytes(limits, shape)) + (cublas_ ? cublas_->device_bytes() : 0),
+        .graphs = options_.graphs ? kGraphBytes * graph_count(limits.max_sequences, limits.max_kv) : 0};
   }
   void reserve(const StepLimits& limits, const AttentionShape& shape) override {
     use_device();
     weight_staging_.reset();  // loading is over
     reserve_workspace(workspace_bytes(limits, shape));
+    if (cublas_) cublas_->reserve();
   }
   int32_t padded_rows(int32_t rows, int32_t most) const override {
     return options_.graphs && rows <= kMostGraphRows ? std::min(graph_rows(rows), most) : rows;
@@ -230,11 +235,16 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
   }
   void linear(TensorView x, const Matrix& w, TensorView y) override {
     check_linear(x, w, y, DType::bf16);
+    if (is_for_cublas(x, w, y)) return cublas_->multiply(x, w, y, false);
     if (runs(x.rows, fingerprint("linear", w.codes.data(), x, y))) launch_linear(compute_, x, w, y);
   }
   TensorView linear_add(TensorView x, const Matrix& w, TensorView y, TensorView) override {
     check_linear(x, w, y, DType::bf16);
-    if (runs(x.rows, fingerprint("linear_add", w.codes.data(), x, y))) launch_linear_add(compute_, x, w, y);
+    if (is_for_cublas(x, w, y)) {
+      cublas_->multiply(x, w, y, true);
+    } else if (runs(x.rows, fingerprint("linear_add", w.codes.data(), x, y))) {
+      launch_linear_add(compute_, x, w, y);
+    }
     return {};
   }
   void add_rmsnorm(TensorView x, TensorView delta, TensorView w, float eps, TensorView y) override {
@@ -332,6 +342,11 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
 
   bool runs(int64_t rows, uint64_t print) { return rows > 0 && graphs_.launches(print); }
 
+  // Decode steps are captured, and keep their bits.
+  bool is_for_cublas(TensorView x, const Matrix& w, TensorView y) const {
+    return cublas_ && !in_step_ && cublas_->takes(x, w, y);
+  }
+
   static size_t workspace_bytes(const StepLimits& limits, const AttentionShape& shape) {
     return attention_workspace_bytes(shape, limits.max_tokens, limits.max_sequences,
                                      graph_keys(limits.max_kv));
@@ -399,6 +414,7 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
   ReadPlaces reads_;
   std::optional<StagingRing> weight_staging_;  // while weights are loaded
   Buffer workspace_;
+  std::optional<CublasGemm> cublas_;  // with --prefill-gemm cublas
   StepGraphs graphs_;
   BatchView step_;        // of a decode step: the geometry that its graph has
   bool in_step_ = false;  // a decode step

@@ -16,6 +16,9 @@ struct CudaOptions {
   uint64_t memory_bytes = 0;
   double memory_share = 0.9;
   bool graphs = true;  // false: every step runs eagerly
+  // linear and linear_add of at least so many rows, outside of decode steps, are cuBLAS's, after reserve();
+  // 0: none. It gives up that bits do not depend on the rows in a call: see cuda/cublas_gemm.h, kCublasRows.
+  int32_t cublas_rows = 0;
 };
 
 // What tests ask about.

@@ -1,6 +1,8 @@
-// Rows read back out of the packed order. One thread an element: a step has few rows, and a row is less than
-// any weight.
+// Rows read back out of the packed order: those of a step's tokens as FP32, one thread an element, since a
+// step has few rows and a row is less than any weight; and whole matrices as BF16 for cuBLAS, one thread 8
+// elements.
 #include "cuda/check.cuh"
+#include "cuda/cublas_gemm.h"
 #include "cuda/dequant.cuh"
 #include "cuda/linear.h"
 #include "cuda/linear_launch.h"
@@ -65,21 +67,68 @@ __device__ float read_scale(const PackedWeight& w, const PackedFormat& f, const 
   return two_floats(bits, w.bf16_scales).x;
 }
 
+struct Scale {
+  float scale = 1, bias = 0;
+};
+
+// Of a row's fold: the same for all elements of it.
+__device__ Scale find_scale(const PackedWeight& w, const Spelling& s, int row, int k) {
+  if (s.format.codes == Codes::dense) return {};
+  const int group = k / s.format.fold >> w.group_shift, lower = row % kTileRows / 8;
+  const int64_t index = (int64_t{row / kTileRows} * w.groups + group) * 8 + row % 8;
+  const std::byte* entry = w.scales + index * bytes_per_scale_entry(s.format);
+  Scale scale{read_scale(w, s.format, entry, lower)};
+  if (s.has_bias) scale.bias = read_scale(w, s.format, entry, 2 + lower);
+  return scale;
+}
+
+__device__ float element(const Spelling& s, const Place& place, const Scale& scale) {
+  const float value = unscaled(s, place);
+  if (s.format.codes == Codes::dense) return value;
+  const float scaled = __fmul_rn(value, scale.scale);
+  return s.has_bias ? __fadd_rn(scaled, scale.bias) : scaled;
+}
+
 __global__ void __launch_bounds__(kThreads)
     embed_kernel(const __grid_constant__ PackedWeight w, const __grid_constant__ Spelling s,
                  const int32_t* __restrict__ tokens, float* x, int64_t stride) {
   const int k = blockIdx.x * kThreads + threadIdx.x, row = tokens[blockIdx.y];
   if (k >= w.k) return;
-  const Place place = find(w, s.format, row, k);
-  float value = unscaled(s, place);
-  if (s.format.codes != Codes::dense) {
-    const int group = k / s.format.fold >> w.group_shift;
-    const int64_t index = (int64_t{row / kTileRows} * w.groups + group) * 8 + row % 8;
-    const std::byte* entry = w.scales + index * bytes_per_scale_entry(s.format);
-    value = __fmul_rn(value, read_scale(w, s.format, entry, place.lower));
-    if (s.has_bias) value = __fadd_rn(value, read_scale(w, s.format, entry, 2 + place.lower));
+  x[blockIdx.y * stride + k] = element(s, find(w, s.format, row, k), find_scale(w, s, row, k));
+}
+
+// A thread writes one 16-byte word, which lies in one fold. Words are counted through the rows, so that
+// blocks are full whatever K is.
+constexpr int kUnpacked = 8;
+
+__global__ void __launch_bounds__(kThreads)
+    unpack_kernel(const __grid_constant__ PackedWeight w, const __grid_constant__ Spelling s, int first,
+                  int64_t words, uint4* __restrict__ rows) {
+  const int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (at >= words) return;
+  const int per_row = w.k / kUnpacked;
+  const int row = first + static_cast<int>(at / per_row), k = static_cast<int>(at % per_row) * kUnpacked;
+  const Scale scale = find_scale(w, s, row, k);
+  uint32_t pairs[kUnpacked / 2];
+#pragma unroll
+  for (int i = 0; i < kUnpacked / 2; ++i) {
+    Place place = find(w, s.format, row, k + 2 * i);  // an even element: the first of its pair
+    const float low = element(s, place, scale);
+    place.half = 1;
+    pairs[i] = ptx::pack_bf16x2(low, element(s, place, scale));
   }
-  x[blockIdx.y * stride + k] = value;
+  rows[at] = {pairs[0], pairs[1], pairs[2], pairs[3]};
+}
+
+Spelling spelling(const Matrix& m, int format) {
+  Spelling s{};
+  s.format = kFormats[format];
+  if (m.quant) {
+    s.has_bias = m.quant->has_bias;
+    s.code_zero = static_cast<float>(m.quant->code_zero);
+    for (int i = 0; i < 16; ++i) s.table[i] = m.quant->table[static_cast<size_t>(i)];
+  }
+  return s;
 }
 
 }  // namespace
@@ -88,17 +137,21 @@ void launch_embed(Stream stream, TensorView tokens, const Matrix& table, TensorV
   if (x.rows == 0) return;
   int format = 0;
   const PackedWeight w = packed_weight(table, format);
-  Spelling s{};
-  s.format = kFormats[format];
-  if (table.quant) {
-    s.has_bias = table.quant->has_bias;
-    s.code_zero = static_cast<float>(table.quant->code_zero);
-    for (int i = 0; i < 16; ++i) s.table[i] = table.quant->table[static_cast<size_t>(i)];
-  }
   const dim3 grid((w.k + kThreads - 1) / kThreads, static_cast<unsigned>(x.rows));
-  embed_kernel<<<grid, kThreads, 0, stream>>>(w, s, tokens.row<const int32_t>(0), x.row<float>(0),
-                                              x.row_stride);
+  embed_kernel<<<grid, kThreads, 0, stream>>>(w, spelling(table, format), tokens.row<const int32_t>(0),
+                                              x.row<float>(0), x.row_stride);
   check_launch("embed");
+}
+
+void launch_unpack(Stream stream, const Matrix& m, int64_t first, TensorView rows) {
+  if (rows.rows == 0) return;
+  int format = 0;
+  const PackedWeight w = packed_weight(m, format);
+  const int64_t words = rows.rows * w.k / kUnpacked;
+  const auto blocks = static_cast<unsigned>((words + kThreads - 1) / kThreads);
+  unpack_kernel<<<blocks, kThreads, 0, stream>>>(w, spelling(m, format), static_cast<int>(first), words,
+                                                 reinterpret_cast<uint4*>(rows.data));
+  check_launch("unpack");
 }
 
 }  // namespace tramontane::cuda

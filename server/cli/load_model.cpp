@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "cpu/cpu_backend.h"
+#include "cuda/cublas_gemm.h"
 #include "cuda/cuda_backend.h"
 #include "engine/memory_plan.h"
 #include "server/cli/load_display.h"
@@ -70,8 +71,11 @@ BackendChoice choose_backend(const ModelOptions& options, const std::function<vo
   try {
     if (may_be_cuda(options, choice.why_not_cuda)) {
       const GpuMemory memory = parse_gpu_memory(options.gpu_memory);
-      choice.backend = make_cuda_backend(
-          {.device = options.device, .memory_bytes = memory.bytes, .memory_share = memory.share});
+      choice.backend =
+          make_cuda_backend({.device = options.device,
+                             .memory_bytes = memory.bytes,
+                             .memory_share = memory.share,
+                             .cublas_rows = options.prefill_gemm == "cublas" ? cuda::kCublasRows : 0});
       if (fits) fits(*choice.backend);
       return choice;
     }
@@ -79,6 +83,9 @@ BackendChoice choose_backend(const ModelOptions& options, const std::function<vo
     if (options.backend == "cuda") throw std::runtime_error(std::string("--backend cuda: ") + error.what());
     choice.why_not_cuda = error.what();
   }
+  if (options.prefill_gemm != "own")
+    throw std::runtime_error("--prefill-gemm " + options.prefill_gemm +
+                             " needs a GPU: " + choice.why_not_cuda);
   choice.backend = make_cpu_backend(
       {.threads = options.threads, .kernels = options.cpu_kernels, .f32 = options.arithmetic == "f32"});
   if (fits) fits(*choice.backend);

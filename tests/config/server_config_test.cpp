@@ -128,7 +128,8 @@ INSTANTIATE_TEST_SUITE_P(
                     BadValue{"--max-body-bytes", "4294967296"}, BadValue{"--backend", "tpu"},
                     BadValue{"--gpu-memory", "1"}, BadValue{"--gpu-memory", "1.5"},
                     BadValue{"--gpu-memory", "0.9x"}, BadValue{"--device", "-1"},
-                    BadValue{"--log-level", "loud"}, BadValue{"--chat-template", "v9"}),
+                    BadValue{"--prefill-gemm", "mkl"}, BadValue{"--log-level", "loud"},
+                    BadValue{"--chat-template", "v9"}),
     [](const auto& test) {
       return case_name(test.index, std::string(test.param.flag).substr(2) + " " + test.param.value);
     });
@@ -165,6 +166,9 @@ TEST_F(ServerConfigTest, NamesContradictions) {
               HasSubstr("--cpu-kernels"));
   EXPECT_THAT(contradiction([](ServerConfig& c) { c.model.backend = "cpu", c.model.device = 1; }),
               HasSubstr("--device"));
+  EXPECT_THAT(
+      contradiction([](ServerConfig& c) { c.model.backend = "cpu", c.model.prefill_gemm = "cublas"; }),
+      HasSubstr("--prefill-gemm cublas is for GPUs"));
   EXPECT_THAT(contradiction([](ServerConfig& c) { c.model.step_tokens = 63; }),
               HasSubstr("less than --max-sequences 64"));
   EXPECT_THAT(
