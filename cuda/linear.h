@@ -10,10 +10,10 @@
 //   fused_kernel  1 to 8 rows, with the norm before and RoPE or SiLU after
 //   gemm_kernel   more rows: a warp walks all segments, weights and x come through shared memory
 //
-// No cuBLAS: it has its own order of sums, another for other numbers of rows, so it could keep decision 5
-// neither between decoding and prefill nor between two cuts of a prompt. What it would gain is prefill of
-// BF16 models on Hopper (wgmma). It could come back as an explicit option that gives the decision up, with a
-// row-major copy of the weights; there is none now.
+// cuBLAS has its own order of sums, another for other numbers of rows, so it could keep decision 5 neither
+// between decoding and prefill nor between two cuts of a prompt. What it gains is prefill on Hopper (wgmma).
+// It is therefore an explicit option that gives the decision up, for products of many rows alone, out of a
+// row-major copy of the weights made for each: cublas_gemm.h. Without it nothing here calls cuBLAS.
 #pragma once
 
 #include <cstddef>
