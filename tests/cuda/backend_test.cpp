@@ -194,6 +194,28 @@ TEST(CudaGraphs, AreForgottenWithTheirBuffers) {
   }
 }
 
+// The same key again, with a buffer in the place of one that is gone: nothing of the old graph may run.
+TEST(CudaGraphs, AKeyMayComeAgainWithNewBuffers) {
+  const auto backend = make_backend();
+  const ops::DeviceTensor y(*backend, DType::f32, 2, 64);
+  const ops::DeviceTensor rows(*backend, {0, 1}), table(*backend, {0, 0});
+  BatchView batch;
+  batch.tokens = rows.view();
+  batch.block_table = table.view();
+  batch.n_tokens = batch.n_seqs = batch.n_logits = 2;
+  batch.max_q = batch.max_kv = 1;
+  for (const float value : {1.0f, 2.0f, 3.0f}) {
+    const ops::DeviceTensor x(*backend, DType::f32, 2, 64, ops::Values(2 * 64, value));
+    for (int step = 0; step < 3; ++step) {
+      backend->begin_step(batch);
+      backend->gather_rows(x.view(), rows.view(), y.view());
+      backend->end_step();
+    }
+    EXPECT_EQ(y.download(), ops::Values(2 * 64, value));
+  }
+  EXPECT_GT(info(*backend).n_replays(), 0u);
+}
+
 // Three steps under one key: seen, captured, replayed. The third does something else.
 void replay_another_step() {
   const auto backend = make_backend();
