@@ -200,7 +200,8 @@ TEST_F(GraphTest, CapturedWorkRunsAtEachLaunchAndNotBefore) {
   int value = -1;
   ASSERT_EQ(cudaMemcpy(&value, device_, sizeof value, cudaMemcpyDeviceToHost), cudaSuccess);
   EXPECT_EQ(value, 0) << "capturing runs nothing";
-  for (int replay = 1; replay <= 12; ++replay) {  // each in another order that the graph allows
+  // Each replay is in another order that the graph allows.
+  for (int replay = 1; replay <= 12; ++replay) {
     fill_pinned(10 * replay);  // read by the graph's copy at its launch
     ASSERT_EQ(cudaGraphLaunch(exec, a_), cudaSuccess);
     ASSERT_EQ(cudaStreamSynchronize(a_), cudaSuccess) << report();
