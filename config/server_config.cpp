@@ -239,7 +239,7 @@ void add_server_options(CLI::App& command, ServerConfig& c) {
   declare(command, "--max-n", c.max_n, "Largest n of a request", in_range(1, 1024));
   declare(command, "--max-stop", c.max_stop, "Most stop strings of a request", in_range(0, 1024));
   declare(command, "--max-logit-bias", c.max_logit_bias, "Most logit_bias entries of a request",
-          in_range(0, 1'000'000));
+          in_range(0, 1024));
   declare(command, "--max-json-depth", c.max_json_depth, "Deepest nesting of a request's JSON",
           in_range(8, 1024));
   declare(command, "--request-timeout", c.request_timeout, "Seconds a request may take; 0: no limit",

@@ -67,11 +67,14 @@ void set_socket_options(socket_t socket) {
 
 // The library says "Connection: close" with every error, but waits for the next request all the same, and
 // after a malformed one reads on at some place inside it. A provider that gives everything and then fails
-// makes it close.
-void close_after(httplib::Response& response, std::string body, const std::string& content_type) {
+// makes it close. A server that stops would not call it any more: it is in flight until it was.
+void close_after(httplib::Response& response, std::string body, const std::string& content_type,
+                 ServerState& state) {
   const size_t size = body.size();
   response.set_content_provider(
-      size, content_type, [body = std::move(body)](size_t offset, size_t length, httplib::DataSink& sink) {
+      size, content_type,
+      [body = std::move(body), in_flight = std::make_shared<ServerState::InFlight>(state)](
+          size_t offset, size_t length, httplib::DataSink& sink) {
         sink.write(body.data() + offset, length);
         return false;
       });
@@ -286,6 +289,7 @@ HttpRequest HttpServer::Impl::to_request(const httplib::Request& request,
 
 void HttpServer::Impl::answer(const httplib::Request& request, httplib::Response& response,
                               std::string body) {
+  const ServerState::InFlight in_flight(state_);  // also between the handler's end and send()
   HttpRequest plain = to_request(request, response);
   plain.body = std::move(body);
   send(response, routes_.handle(plain), plain.record);
@@ -301,7 +305,7 @@ void HttpServer::Impl::send(httplib::Response& response, HttpResponse&& answer,
     if (answer.status < 400) {
       response.set_content(std::move(answer.body), answer.content_type);
     } else {
-      close_after(response, std::move(answer.body), answer.content_type);
+      close_after(response, std::move(answer.body), answer.content_type, state_);
     }
     return;
   }
