@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <ctime>
 #include <stdexcept>
 #include <thread>
@@ -265,7 +266,9 @@ class FaultyBackend : public ForwardingBackend {
   using ForwardingBackend::ForwardingBackend;
   int fail_at = -1, spoil_at = -1;
   std::chrono::milliseconds step_takes{0};
+  std::atomic<bool> may_begin = true;
   void begin_step(const BatchView& batch) override {
+    while (!may_begin) std::this_thread::yield();
     std::this_thread::sleep_for(step_takes);
     if (step_ == fail_at) throw std::runtime_error("device lost");
     ForwardingBackend::begin_step(batch);
@@ -283,10 +286,12 @@ class FaultyBackend : public ForwardingBackend {
 TEST_F(EngineTest, ADeviceErrorEndsEveryRequestAndIsRemembered) {
   FaultyBackend faulty(*backend_);
   faulty.fail_at = 3;
+  faulty.may_begin = false;
   Engine engine(faulty, tiny_checkpoint(), {.max_sequences = 1, .kv_cache_bytes = 1 << 20});
   GenerateRequest request = make_request(make_prompt(13, 10, kVocab), 100);
   request.sampling.ignore_eos = true;
   const auto running = engine.submit(request), waiting = engine.submit(request);
+  faulty.may_begin = true;  // both are in
   EXPECT_EQ(collect(*running)[0].finish, FinishReason::error);
   EXPECT_EQ(collect(*waiting)[0].finish, FinishReason::error);
   try {
