@@ -42,12 +42,10 @@ bool can_run(const KernelSet& set) {
 
 // Chosen by what the processor is, never by a measurement: the same machine always gives the same bits.
 // Intel's vdpbf16ps runs at half the rate of FP32 FMA (cpu/README.md), so there the BF16 set is not the best.
-// The AMX set has run over emulated tiles only: until its tests have passed on such a processor it is taken
-// when asked for by name, not by default.
 const KernelSet& best_kernel_set() {
   const KernelSet* best = nullptr;
   for (const KernelSet& set : kKernelSets) {
-    const bool by_name_only = set.name == "amx" || (cpu_features().intel && set.name == "avx512bf16");
+    const bool by_name_only = cpu_features().intel && set.name == "avx512bf16";
     if (can_run(set) && !by_name_only) best = &set;
   }
   return *best;

@@ -29,18 +29,21 @@ void AmxLinear::read_row(const Matrix& w, int64_t n, float* out) const {
 
 void AmxLinear::multiply(TensorView x, const Matrix& w, TensorView y, ThreadPool& pool) const {
   CHECK(x.dtype == DType::bf16 && y.dtype == DType::f32, "the AMX kernels take BF16 rows and give F32 ones");
+  const int64_t column_tiles = ceil_div(x.rows, kTileColumns), strip = column_tiles <= 4 ? column_tiles : 2;
   AmxPart whole{.w = view_amx(w),
                 .x = x.row<uint16_t>(0),
                 .x_stride = x.row_stride,
                 .rows = x.rows,
                 .packed_x = nullptr,
+                .packed_columns = ceil_div(column_tiles, strip) * strip,
+                .strip = strip,
                 .width = static_cast<int>(std::min<int64_t>(x.rows, kTileColumns)),
                 .y = y.row<float>(0),
                 .y_stride = y.row_stride,
                 .first_panel = 0,
                 .last_panel = ceil_div(w.n, kPanelChannels),
                 .first_column_tile = 0,
-                .last_column_tile = ceil_div(x.rows, kTileColumns)};
+                .last_column_tile = column_tiles};
   pack_rows(whole, pool);
   const int parts = row_parts(whole.last_panel, whole.last_column_tile, pool.size());
   pool.run([&](int thread) {
@@ -58,7 +61,7 @@ void AmxLinear::multiply(TensorView x, const Matrix& w, TensorView y, ThreadPool
 // Into scratch of the engine thread that grows to the largest step it ever sees, then stays.
 void AmxLinear::pack_rows(AmxPart& whole, ThreadPool& pool) const {
   static thread_local Buffer scratch;
-  const int64_t tiles = whole.last_column_tile * whole.w.tiles;
+  const int64_t tiles = whole.packed_columns * whole.w.tiles;
   const size_t needed = static_cast<size_t>(tiles * kTileK * whole.width) * sizeof(uint16_t);
   if (scratch.size() < needed) scratch = allocate_aligned(needed, "packed rows");
   whole.packed_x = reinterpret_cast<uint16_t*>(scratch.data());

@@ -56,9 +56,27 @@ Matrix shape_of(const HostMatrix& matrix) {
   return packed;
 }
 
+// Where a tile's codes begin in its panel.
+int64_t codes_at(const AmxWeights& layout, int64_t tile) {
+  return tile / layout.unit_tiles * layout.unit_bytes + layout.unit_scale_bytes +
+         tile % layout.unit_tiles * layout.tile_code_bytes;
+}
+
+// Where a group's scales begin in its panel; `bytes`: of its scales and biases.
+int64_t scales_at(const AmxWeights& layout, int64_t group, int64_t bytes) {
+  const int64_t groups = layout.unit_scale_bytes / bytes;  // of a unit
+  return group / groups * layout.unit_bytes + group % groups * bytes;
+}
+
+// A stored byte of 8-bit codes, from a code or back.
+std::byte signed_where_asked(const AmxWeights& layout, std::byte code) {
+  return layout.code_zero == 128.0f ? code ^ std::byte{0x80} : code;
+}
+
 // The rest are the packers of one panel: `out` is zero where they write nothing.
 struct PanelSource {
   const HostMatrix& matrix;
+  const AmxWeights& layout;
   int64_t first_row;
   int channels;  // that exist
 };
@@ -67,15 +85,18 @@ void pack_scales(const PanelSource& source, std::byte* out) {
   const HostMatrix& matrix = source.matrix;
   const int64_t groups = matrix.k / matrix.quant->group;
   const size_t size = size_of(matrix.scale_dtype);
-  for (int64_t g = 0; g < groups; ++g)
+  const int64_t bytes = static_cast<int64_t>(kPanelChannels * size) * (matrix.quant->has_bias ? 2 : 1);
+  for (int64_t g = 0; g < groups; ++g) {
+    std::byte* to = out + scales_at(source.layout, g, bytes);
     for (const std::span<const std::byte> values : {matrix.scales, matrix.biases}) {
       if (values.empty()) continue;
       for (int channel = 0; channel < source.channels; ++channel) {
         const auto at = static_cast<size_t>((source.first_row + channel) * groups + g);
-        std::memcpy(out + static_cast<size_t>(channel) * size, values.data() + at * size, size);
+        std::memcpy(to + static_cast<size_t>(channel) * size, values.data() + at * size, size);
       }
-      out += kPanelChannels * size;
+      to += kPanelChannels * size;
     }
+  }
 }
 
 const std::byte* codes_of(const PanelSource& source, int channel) {
@@ -83,56 +104,50 @@ const std::byte* codes_of(const PanelSource& source, int channel) {
   return source.matrix.codes.data() + (source.first_row + channel) * row_bytes;
 }
 
-void pack_dense(const PanelSource& source, std::byte* out) {
-  const int64_t k = source.matrix.k;
-  for (int channel = 0; channel < source.channels; ++channel) {
-    const std::byte* row = codes_of(source, channel);
-    for (int64_t first = 0; first < k; first += kTileK) {
-      const int64_t count = std::min<int64_t>(kTileK, k - first);
-      uint16_t values[kTileK];
-      if (source.matrix.dense_dtype == DType::bf16) {
-        std::memcpy(values, row + first * 2, static_cast<size_t>(count) * 2);
-      } else {
-        for (int64_t i = 0; i < count; ++i)
-          values[i] = float_to_bf16(element_at(row, source.matrix.dense_dtype, first + i));
-      }
-      std::memcpy(out + first / kTileK * kTileBytes + channel * 64, values, static_cast<size_t>(count) * 2);
-    }
+void pack_dense(const PanelSource& source, int channel, int64_t first, std::byte* tile) {
+  const std::byte* row = codes_of(source, channel);
+  const int64_t count = std::min<int64_t>(kTileK, source.matrix.k - first);
+  uint16_t values[kTileK];
+  if (source.matrix.dense_dtype == DType::bf16) {
+    std::memcpy(values, row + first * 2, static_cast<size_t>(count) * 2);
+  } else {
+    for (int64_t i = 0; i < count; ++i)
+      values[i] = float_to_bf16(element_at(row, source.matrix.dense_dtype, first + i));
   }
+  std::memcpy(tile + channel * 64, values, static_cast<size_t>(count) * 2);
 }
 
 // Nibble j of word i of vector v is channel 4v + j at k = i. Two words are one 32-bit store; K is even.
-void pack_nibbles(const PanelSource& source, std::byte* out) {
-  for (int channel = 0; channel < source.channels; ++channel) {
-    const std::byte* row = codes_of(source, channel);
-    const int shift = channel % 4 * 4;
-    for (int64_t k = 0; k < source.matrix.k; k += 2) {
-      const auto byte = std::to_integer<uint32_t>(row[k / 2]);
-      std::byte* words = out + k / kTileK * (kTileBytes / 4) + channel / 4 * 64 + k % kTileK * 2;
-      uint32_t pair;
-      std::memcpy(&pair, words, 4);
-      pair |= ((byte & 15u) | (byte >> 4) << 16) << shift;
-      std::memcpy(words, &pair, 4);
-    }
+void pack_nibbles(const PanelSource& source, int channel, int64_t first, std::byte* tile) {
+  const std::byte* row = codes_of(source, channel);
+  const int shift = channel % 4 * 4;
+  const int64_t last = std::min<int64_t>(first + kTileK, source.matrix.k);
+  for (int64_t k = first; k < last; k += 2) {
+    const auto byte = std::to_integer<uint32_t>(row[k / 2]);
+    std::byte* words = tile + channel / 4 * 64 + (k - first) * 2;
+    uint32_t pair;
+    std::memcpy(&pair, words, 4);
+    pair |= ((byte & 15u) | (byte >> 4) << 16) << shift;
+    std::memcpy(words, &pair, 4);
   }
 }
 
-// Byte 2c + h of word i of vector v is channel 2v + c at k = 16h + i.
-void pack_bytes(const PanelSource& source, std::byte* out) {
-  for (int channel = 0; channel < source.channels; ++channel) {
-    const std::byte* row = codes_of(source, channel);
-    for (int64_t k = 0; k < source.matrix.k; ++k) {
-      const int64_t i = k % 16, half = k % kTileK / 16;
-      out[k / kTileK * (kTileBytes / 2) + channel / 2 * 64 + i * 4 + channel % 2 * 2 + half] = row[k];
-    }
-  }
+void pack_bytes(const PanelSource& source, int channel, int64_t first, std::byte* tile) {
+  const std::byte* row = codes_of(source, channel);
+  const int64_t count = std::min<int64_t>(kTileK, source.matrix.k - first);
+  for (int64_t i = 0; i < count; ++i)
+    tile[channel * kTileK + i] = signed_where_asked(source.layout, row[first + i]);
 }
 
-void pack_panel(const PanelSource& source, const AmxWeights& layout, std::byte* out) {
-  if (layout.codes == WeightCodes::bf16) return pack_dense(source, out);
-  pack_scales(source, out);
-  if (layout.codes == WeightCodes::nibbles) return pack_nibbles(source, out + layout.scale_bytes);
-  pack_bytes(source, out + layout.scale_bytes);
+void pack_panel(const PanelSource& source, std::byte* out) {
+  const AmxWeights& layout = source.layout;
+  if (layout.codes != WeightCodes::bf16) pack_scales(source, out);
+  const auto pack_tile = layout.codes == WeightCodes::bf16      ? pack_dense
+                         : layout.codes == WeightCodes::nibbles ? pack_nibbles
+                                                                : pack_bytes;
+  for (int64_t tile = 0; tile < layout.tiles; ++tile)
+    for (int channel = 0; channel < source.channels; ++channel)
+      pack_tile(source, channel, tile * kTileK, out + codes_at(layout, tile));
 }
 
 // Everything of the view that the shape decides; pointers stay null.
@@ -142,15 +157,19 @@ AmxWeights layout_of(const Matrix& matrix) {
   layout.k = matrix.k;
   layout.tiles = round_up(matrix.k, kTileK) / kTileK;
   layout.codes = WeightCodes::bf16;
+  layout.unit_tiles = 1;
   if (matrix.quant) {
     layout.codes = matrix.quant->bits == 4 ? WeightCodes::nibbles : WeightCodes::bytes;
     layout.scale_type = scale_type_of(matrix.scale_dtype);
     layout.has_bias = matrix.quant->has_bias;
     layout.group = matrix.quant->group;
     layout.code_zero = static_cast<float>(matrix.quant->code_zero);
-    layout.scale_bytes = round_up(layout.tiles * kTileK / layout.group * group_bytes(matrix), 64);
+    layout.unit_tiles = std::max(1, layout.group / kTileK);
+    layout.unit_scale_bytes = layout.unit_tiles * kTileK / layout.group * group_bytes(matrix);
   }
-  layout.panel_bytes = layout.scale_bytes + layout.tiles * tile_code_bytes(layout.codes);
+  layout.tile_code_bytes = tile_code_bytes(layout.codes);
+  layout.unit_bytes = layout.unit_scale_bytes + layout.unit_tiles * layout.tile_code_bytes;
+  layout.panel_bytes = round_up(layout.tiles / layout.unit_tiles * layout.unit_bytes, 64);
   return layout;
 }
 
@@ -180,7 +199,7 @@ Matrix pack_amx(const HostMatrix& matrix, ThreadPool& pool) {
     for (int64_t panel = share.first; panel < share.last; ++panel) {
       const int64_t first_row = panel * kPanelChannels;
       const int channels = static_cast<int>(std::min<int64_t>(kPanelChannels, matrix.n - first_row));
-      pack_panel({matrix, first_row, channels}, layout,
+      pack_panel({matrix, layout, first_row, channels},
                  packed.codes.data() + kTableBytes + panel * layout.panel_bytes);
     }
   });
@@ -197,9 +216,9 @@ AmxWeights view_amx(const Matrix& matrix) {
 void read_amx_row(const Matrix& matrix, int64_t n, float* out) {
   const AmxWeights w = view_amx(matrix);
   const auto* panel = reinterpret_cast<const std::byte*>(w.panels) + n / kPanelChannels * w.panel_bytes;
-  const std::byte* codes = panel + w.scale_bytes;
   const int64_t channel = n % kPanelChannels;
-  for (int64_t k = 0; k < w.k; ++k, codes += k % kTileK == 0 ? tile_code_bytes(w.codes) : 0) {
+  for (int64_t k = 0; k < w.k; ++k) {
+    const std::byte* codes = panel + codes_at(w, k / kTileK);
     const int64_t i = k % kTileK;
     if (w.codes == WeightCodes::bf16) {
       out[k] = element_at(codes, DType::bf16, channel * kTileK + i);
@@ -210,10 +229,10 @@ void read_amx_row(const Matrix& matrix, int64_t n, float* out) {
       const auto byte = std::to_integer<unsigned>(codes[channel / 4 * 64 + i * 2 + channel % 4 / 2]);
       code = w.table[byte >> channel % 2 * 4 & 15u];
     } else {
-      const std::byte byte = codes[channel / 2 * 64 + i % 16 * 4 + channel % 2 * 2 + i / 16];
+      const std::byte byte = signed_where_asked(w, codes[channel * kTileK + i]);
       code = static_cast<float>(std::to_integer<int>(byte)) - w.code_zero;
     }
-    const std::byte* scales = panel + k / w.group * group_bytes(matrix);
+    const std::byte* scales = panel + scales_at(w, k / w.group, group_bytes(matrix));
     out[k] = code * element_at(scales, matrix.scale_dtype, channel);
     if (w.has_bias) out[k] += element_at(scales, matrix.scale_dtype, kPanelChannels + channel);
   }

@@ -13,19 +13,22 @@ namespace tramontane {
 inline constexpr int kTileK = 32, kTileColumns = 16, kTileBytes = 1024;
 
 // A packed matrix: panels of 16 channels, each `panel_bytes` long and 64-byte aligned, K filled up to
-// `tiles` x 32 and the last panel to 16 channels with weights of zero. A panel is its scales (`scale_bytes`:
-// per group 16 scales, then 16 biases where there are any), then its codes, 32 of K at a time:
+// `tiles` x 32 and the last panel to 16 channels with weights of zero. A panel is one stream of units, so
+// that it is read from front to back; a unit is the scales of its K (16, then 16 biases where there are any;
+// twice that for groups of 16, of which a tile has two), then its codes, a tile of 32 K at a time:
 //   bf16:    an A tile as it is: 16 channels x 32 weights
 //   nibbles: 4 x 32 words of 16 bits; word i of vector v holds k = i of channels 4v .. 4v+3 from the lowest
 //            nibble, so that a shift leaves one channel's codes where vpermw reads them
-//   bytes:   8 x 16 words of 32 bits; word i of vector v holds k = i and k = 16 + i of channel 2v, then the
-//            same of channel 2v+1, from the lowest byte
+//   bytes:   16 channels x 32 codes; with a code_zero of 128 less 128, as signed bytes
 // A weight is bf16(table[nibble] * scale + bias), or bf16((byte - code_zero) * scale + bias): product and sum
 // rounded to FP32 each, as QuantLayout says.
 struct AmxWeights {
   int64_t n, k, tiles;
   const unsigned char* panels;
-  int64_t panel_bytes, scale_bytes;
+  int64_t panel_bytes, unit_bytes;
+  int64_t unit_tiles;        // K tiles of a unit: those of a group, at least 1
+  int64_t unit_scale_bytes;  // scales and biases in front of a unit's codes
+  int64_t tile_code_bytes;
   WeightCodes codes;
   ScaleType scale_type;
   bool has_bias;
@@ -41,10 +44,13 @@ struct AmxPart {
   const uint16_t* x;  // BF16 [rows, k]
   int64_t x_stride;   // elements
   int64_t rows;       // of the whole product
-  // Packed rows: B tiles [column tile][K tile][16 pairs][width][2] of BF16, zeros past k and past the last
-  // row.
+  // Packed rows: B tiles [16 pairs][width][2] of BF16, zeros past k and past the last row. They lie as they
+  // are read: a block of 32 K tiles; in it the strips, of `strip` column tiles; in those the K tiles; in
+  // those the strip's column tiles.
   uint16_t* packed_x;
-  int width;  // rows of x in a B tile: 16, or fewer where there are fewer
+  int64_t packed_columns;  // column tiles of the whole product, filled up to whole strips
+  int64_t strip;           // all of them up to 4, else 2
+  int width;               // rows of x in a B tile: 16, or fewer where there are fewer
   float* y;
   int64_t y_stride;
   int64_t first_panel, last_panel;
@@ -52,7 +58,7 @@ struct AmxPart {
 };
 
 struct AmxKernels {
-  // Fills B tiles first..last, counted through all column tiles.
+  // Fills B tiles first..last of packed_columns x w.tiles.
   void (*pack_rows)(const AmxPart& part, int64_t first, int64_t last);
   void (*multiply_part)(const AmxPart& part);
 };

@@ -60,6 +60,7 @@ const std::vector<Format>& formats() {
 
 std::vector<Kernel> kernels() {
   std::vector<Kernel> all;
+  if (cpu_features().amx) all.push_back({"amx", &amx_linear()});
   if (cpu_features().avx512bf16) all.push_back({"avx512bf16", &avx512bf16_linear()});
   if (cpu_features().avx512) all.push_back({"avx512", &avx512_linear()});
   if (cpu_features().avx2) all.push_back({"avx2", &avx2_linear()});
