@@ -36,13 +36,12 @@ void run_case(benchmark::State& state, const std::string& matrix_name, const Ker
   const double bytes = static_cast<double>(copies.bytes()),
                flop = 2.0 * static_cast<double>(rows * shape.n * shape.k);
   const MachineLimits& limits = limits_of(threads);
-  const bool bf16 = kernel.name == "avx512bf16";
   using benchmark::Counter;
   state.counters["GB/s"] = Counter(bytes / 1e9, Counter::kIsIterationInvariantRate);
   state.counters["GFLOP/s"] = Counter(flop / 1e9, Counter::kIsIterationInvariantRate);
   state.counters["of_read"] = Counter(bytes / 1e9 / limits.read_gb_s, Counter::kIsIterationInvariantRate);
-  state.counters["of_peak"] = Counter(flop / 1e9 / (bf16 ? limits.dpbf16_gflop_s : limits.fma_gflop_s),
-                                      Counter::kIsIterationInvariantRate);
+  state.counters["of_peak"] =
+      Counter(flop / 1e9 / peak_gflop_s(kernel, threads), Counter::kIsIterationInvariantRate);
 }
 
 void register_cases(const Kernel& kernel, const Format& format, Shape shape) {

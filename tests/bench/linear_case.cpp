@@ -80,12 +80,19 @@ const MachineLimits& limits_of(int threads) {
   return limits;
 }
 
+double peak_gflop_s(const Kernel& kernel, int threads) {
+  const MachineLimits& limits = limits_of(threads);
+  if (kernel.name == "amx") return limits.amx_gflop_s;
+  return kernel.name == "avx512bf16" ? limits.dpbf16_gflop_s : limits.fma_gflop_s;
+}
+
 void add_limits_to_context() {
   for (const int threads : {1, 2}) {
     const MachineLimits& limits = limits_of(threads);
     const std::string text = "read " + std::to_string(limits.read_gb_s) + " GB/s, FP32 FMA " +
                              std::to_string(limits.fma_gflop_s) + " GFLOP/s, vdpbf16ps " +
-                             std::to_string(limits.dpbf16_gflop_s) + " GFLOP/s";
+                             std::to_string(limits.dpbf16_gflop_s) + " GFLOP/s, tdpbf16ps " +
+                             std::to_string(limits.amx_gflop_s) + " GFLOP/s";
     benchmark::AddCustomContext("limits, " + std::to_string(threads) + " threads", text);
   }
 }

@@ -35,6 +35,8 @@ std::vector<Kernel> kernels();
 // The pool and the limits of so many threads; the last pool is kept.
 ThreadPool& pool_of(int threads);
 const MachineLimits& limits_of(int threads);
+// What the instruction that the kernel is made of does at most.
+double peak_gflop_s(const Kernel& kernel, int threads);
 
 // To be printed before the cases of a run.
 void add_limits_to_context();

@@ -81,8 +81,23 @@ __attribute__((target("avx512f,avx512bf16"))) void dpbf16_512() {
   use(sums);
 }
 
+// 16 x 16 x 32 products and sums an instruction, four sums at a time.
+void tdpbf16ps() {
+  struct alignas(64) TileConfig {
+    uint8_t palette = 1, unused[15] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16};
+  } const config;
+  asm volatile("ldtilecfg %0" : : "m"(config));
+  for (int64_t i = 0; i < kSteps / 4; ++i)
+    asm volatile(
+        "tdpbf16ps %tmm5, %tmm4, %tmm0\n\ttdpbf16ps %tmm5, %tmm4, %tmm1\n\t"
+        "tdpbf16ps %tmm5, %tmm4, %tmm2\n\ttdpbf16ps %tmm5, %tmm4, %tmm3");
+  asm volatile("tilerelease");
+}
+
 double flop_rate(ThreadPool& pool, void (*kernel)(), int flop) {
-  const double work = static_cast<double>(kSteps * kChains * flop) * pool.size();
+  const double work = static_cast<double>(kSteps) * flop * pool.size();
   return best_rate(work, [&] { pool.run([&](int) { kernel(); }); }) / 1e9;
 }
 
@@ -103,8 +118,10 @@ MachineLimits measure_machine_limits(ThreadPool& pool) {
                                  });
                                }) /
                      1e9;
-  limits.fma_gflop_s = cpu_features().avx512 ? flop_rate(pool, fma_512, 32) : flop_rate(pool, fma_256, 16);
-  if (cpu_features().avx512bf16) limits.dpbf16_gflop_s = flop_rate(pool, dpbf16_512, 64);
+  limits.fma_gflop_s =
+      cpu_features().avx512 ? flop_rate(pool, fma_512, 32 * kChains) : flop_rate(pool, fma_256, 16 * kChains);
+  if (cpu_features().avx512bf16) limits.dpbf16_gflop_s = flop_rate(pool, dpbf16_512, 64 * kChains);
+  if (cpu_features().amx) limits.amx_gflop_s = flop_rate(pool, tdpbf16ps, 2 * 16 * 16 * 32);
   return limits;
 }
 

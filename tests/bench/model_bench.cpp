@@ -96,7 +96,7 @@ void report(benchmark::State& state, const Bench& bench, const MachineLimits& li
   state.counters["GFLOP/s"] = rate(2.0 * bench.active_weights() * tokens / 1e9);
   state.counters["GB/s"] = rate(bench.weight_bytes() / 1e9);
   state.counters["limit_GB/s"] = limits.read_gb_s;
-  state.counters["limit_GFLOP/s"] = std::max(limits.fma_gflop_s, limits.dpbf16_gflop_s);
+  state.counters["limit_GFLOP/s"] = std::max({limits.fma_gflop_s, limits.dpbf16_gflop_s, limits.amx_gflop_s});
 }
 
 void register_cases(Bench& bench, const MachineLimits& limits) {

@@ -71,9 +71,8 @@ void run_case(benchmark::State& state, const std::string& matrix, const Kernel& 
   state.counters["bf16_us"] = median(dense) * 1e6;
   state.counters["ratio"] = median(ratios);
   state.counters["GB/s"] = static_cast<double>(twins.quantised.bytes()) / seconds / 1e9;
-  const double peak =
-      kernel.name == "avx512bf16" ? limits_of(threads).dpbf16_gflop_s : limits_of(threads).fma_gflop_s;
-  state.counters["of_peak"] = 2.0 * static_cast<double>(rows * shape.n * shape.k) / seconds / 1e9 / peak;
+  state.counters["of_peak"] =
+      2.0 * static_cast<double>(rows * shape.n * shape.k) / seconds / 1e9 / peak_gflop_s(kernel, threads);
 }
 
 void register_cases(const Kernel& kernel, const Format& format, Shape shape) {

@@ -266,6 +266,32 @@ TEST_P(PackedLinear, GivesARowTheSameBitsAmongHundreds) {
   }
 }
 
+// The borders of the walks for many rows: groups of panels and an odd one left, an odd tile of rows, K that
+// ends within a block, more of x than a walk for few rows takes (AMX), rows shared out among threads.
+TEST_P(PackedLinear, GivesARowTheSameBitsAtTheBordersOfWalks) {
+  struct Case {
+    int64_t n, k, rows;
+    int threads;
+  };
+  for (const auto& [n, k, rows, threads] : {Case{16 * 18 + 3, 1024 + small_k(), 70, 1},
+                                            {16 * 9, 2048, 81, 2},
+                                            {33, 8192 + small_k(), 64, 1},
+                                            {20, 4 * small_k(), 100, 3},
+                                            {17, 1024 + small_k(), 48, 3}}) {
+    const Weights weights(format(), n, k);
+    ThreadPool pool(threads);
+    const Matrix packed = linear().pack(weights.matrix, pool);
+    const std::vector<uint16_t> x = random_rows(rows, k);
+    const std::vector<float> y = multiply(linear(), packed, x.data(), rows, k, n, pool);
+    for (const int64_t row : {int64_t{0}, int64_t{15}, int64_t{16}, rows / 2, rows - 2, rows - 1}) {
+      const auto from = y.begin() + row * n;
+      expect_same_bits({from, from + n},
+                       multiply(linear(), packed, &x[static_cast<size_t>(row * k)], 1, k, n, pool_),
+                       "row " + std::to_string(row) + " of " + std::to_string(rows));
+    }
+  }
+}
+
 TEST_P(PackedLinear, GivesTheSameBitsOnAnyNumberOfThreads) {
   for (const int64_t n : {17, 100, 250}) {  // 2 panels on 3 threads: rows are shared out as well
     const int64_t k = long_k();
