@@ -1,11 +1,11 @@
 // Products with more than 64 rows of x: prefill and mixed steps.
 //
-// A block makes 128 outputs of 64 rows, and walks all of K. 4 warps, each 32 outputs x 64 rows: every operand
-// that ldmatrix or dequantisation brings into registers serves 8 or 2 mma. Two blocks fit an SM by registers
-// (about 200 a thread) and shared memory, so that one computes while the other waits. Stages of one tile of K
-// (8 KB of x, 4 to 16 KB of codes) come by cp.async, 3 or 4 deep. Codes and scales are copied by the lanes or
-// warps that use them; x by all. Grid: (row blocks of x, output blocks): blocks that run together share
-// weights, which then come from L2.
+// A block makes 128 outputs of 64 rows (SiLU: 64 gates and their ups), and walks all of K. 4 warps, each 32
+// outputs x 64 rows: every operand that ldmatrix or dequantisation brings into registers serves 8 or 2 mma.
+// Two blocks fit an SM by registers (about 200 a thread) and shared memory, so that one computes while the
+// other waits. Stages of one tile of K (8 KB of x, 4 to 16 KB of codes) come by cp.async, 3 or 4 deep. Codes
+// and scales are copied by the lanes or warps that use them; x by all. Grid: (row blocks of x, output
+// blocks): blocks that run together share weights, which then come from L2.
 //
 // Why not cuBLAS for BF16: it sums K in an order of its own, that changes with the number of rows; a prompt's
 // bits would depend on how it was cut into steps (decision 5), and decode and prefill would differ.
