@@ -304,27 +304,44 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
     reads_.finish(place, host);
   }
 
-  // --- fused operations, for the rows that they exist for
+  // --- fused operations: one launch up to kFusedRows, the norm and one more above
 
   void norm_qkv_rope(TensorView x, TensorView delta, TensorView norm, float eps, TensorView h,
                      std::span<const Matrix> w, TensorView qkv, const BatchView& batch,
                      const AttentionShape& shape, TensorView rope, KvLayer kv) override {
-    if (w.size() != 1 || !delta.empty() || !can_fuse_norm(x, norm, w[0]))
-      return Backend::norm_qkv_rope(x, delta, norm, eps, h, w, qkv, batch, shape, rope, kv);
-    check_rope_store_kv(qkv, batch, shape, rope, kv);
-    const void* weights = w[0].codes.data();
-    if (runs(x.rows, fingerprint("norm_qkv_rope", weights, x, norm, qkv, rope, batch.positions, batch.slots,
-                                 TensorView{.data = kv.data}))) {
-      launch_norm_qkv_rope(compute_, x, norm, eps, w[0], qkv, batch, shape, rope, kv);
+    const bool one = w.size() == 1;
+    const auto print = [&](const char* name, TensorView in) {
+      return fingerprint(name, w[0].codes.data(), in, norm, qkv, rope, batch.positions, batch.slots,
+                         TensorView{.data = kv.data});
+    };
+    if (one && delta.empty() && can_fuse_norm(x, norm, w[0])) {
+      check_rope_store_kv(qkv, batch, shape, rope, kv);
+      if (runs(x.rows, print("norm_qkv_rope", x)))
+        launch_norm_qkv_rope(compute_, x, norm, eps, w[0], qkv, batch, shape, rope, kv);
+    } else if (one && can_fuse_rope(h) && !is_for_cublas(h, w[0], qkv)) {
+      check_linear(h, w[0], qkv, DType::bf16);
+      check_rope_store_kv(qkv, batch, shape, rope, kv);
+      add_rmsnorm(x, delta, norm, eps, h);
+      if (runs(x.rows, print("qkv_rope", h))) launch_qkv_rope(compute_, h, w[0], qkv, batch, shape, rope, kv);
+    } else {
+      Backend::norm_qkv_rope(x, delta, norm, eps, h, w, qkv, batch, shape, rope, kv);
     }
   }
   void norm_gate_up_silu(TensorView x, TensorView delta, TensorView norm, float eps, TensorView h,
                          std::span<const Matrix> w, TensorView gate_up, TensorView y) override {
-    if (w.size() != 1 || !delta.empty() || !can_fuse_gate_up(x, norm, w[0], y))
-      return Backend::norm_gate_up_silu(x, delta, norm, eps, h, w, gate_up, y);
-    check_silu_mul(gate_up, y, DType::bf16);
-    if (runs(x.rows, fingerprint("norm_gate_up_silu", w[0].codes.data(), x, norm, y))) {
-      launch_norm_gate_up_silu(compute_, x, norm, eps, w[0], y);
+    const bool one = w.size() == 1;
+    if (one && delta.empty() && can_fuse_gate_up(x, norm, w[0], y)) {
+      check_silu_mul(gate_up, y, DType::bf16);
+      if (runs(x.rows, fingerprint("norm_gate_up_silu", w[0].codes.data(), x, norm, y)))
+        launch_norm_gate_up_silu(compute_, x, norm, eps, w[0], y);
+    } else if (one && can_fuse_silu(h, w[0], y) && !is_for_cublas(h, w[0], gate_up)) {
+      check_linear(h, w[0], gate_up, DType::bf16);
+      check_silu_mul(gate_up, y, DType::bf16);
+      add_rmsnorm(x, delta, norm, eps, h);
+      if (runs(x.rows, fingerprint("gate_up_silu", w[0].codes.data(), h, y)))
+        launch_gate_up_silu(compute_, h, w[0], y);
+    } else {
+      Backend::norm_gate_up_silu(x, delta, norm, eps, h, w, gate_up, y);
     }
   }
 

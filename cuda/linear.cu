@@ -26,14 +26,19 @@ void fill_codes(const QuantLayout& q, Codes codes, PackedWeight& w) {
   }
 }
 
-void launch(Stream stream, TensorView x, const Matrix& w, OutputRows y) {
+template <class Epilogue>
+void launch(Stream stream, const char* operation, TensorView x, const Matrix& w, const Epilogue& epilogue) {
   if (x.rows == 0) return;
-  const LinearCall call = linear_call(x, w);
+  const LinearCall call = linear_call(x, w, operation);
   if (call.x.rows <= kGemvRows || !call.whole_words) {
-    launch_gemv(stream, call, y);
+    launch_gemv(stream, call, epilogue);
   } else {
-    launch_gemm(stream, call, y);
+    launch_gemm(stream, call, epilogue);
   }
+}
+
+StoreEpilogue store_epilogue(TensorView y, bool add) {
+  return {y.row<float>(0), y.row_stride, static_cast<int>(y.cols), add};
 }
 
 }  // namespace
@@ -57,12 +62,12 @@ PackedWeight packed_weight(const Matrix& m, int& format) {
   return w;
 }
 
-LinearCall linear_call(TensorView x, const Matrix& w) {
+LinearCall linear_call(TensorView x, const Matrix& w, const char* operation) {
   LinearCall call{};
   call.w = packed_weight(w, call.format);
   call.x = {x.row<const uint16_t>(0), x.row_stride, static_cast<int>(x.rows)};
-  call.whole_words =
-      reinterpret_cast<uintptr_t>(x.data) % 16 == 0 && x.row_stride % 8 == 0 && x.cols % 8 == 0;
+  call.whole_words = whole_words(x);
+  call.operation = operation;
   if (!call.whole_words && w.quant)
     throw std::runtime_error("linear: rows of x must begin at multiples of 16 bytes for " +
                              describe(kFormats[call.format]) + "; the row stride is " +
@@ -71,11 +76,28 @@ LinearCall linear_call(TensorView x, const Matrix& w) {
 }
 
 void launch_linear(Stream stream, TensorView x, const Matrix& w, TensorView y) {
-  launch(stream, x, w, {y.row<float>(0), y.row_stride, false});
+  launch(stream, "linear", x, w, store_epilogue(y, false));
 }
 
 void launch_linear_add(Stream stream, TensorView x, const Matrix& w, TensorView y) {
-  launch(stream, x, w, {y.row<float>(0), y.row_stride, true});
+  launch(stream, "linear_add", x, w, store_epilogue(y, true));
+}
+
+bool can_fuse_rope(TensorView h) {
+  return whole_words(h);
+}
+
+bool can_fuse_silu(TensorView h, const Matrix& w, TensorView y) {
+  return whole_words(h) && can_pair_gates(w, y);
+}
+
+void launch_qkv_rope(Stream stream, TensorView h, const Matrix& w, TensorView qkv, const BatchView& batch,
+                     const AttentionShape& shape, TensorView rope, KvLayer kv) {
+  launch(stream, "qkv_rope", h, w, rope_epilogue(qkv, batch, shape, rope, kv));
+}
+
+void launch_gate_up_silu(Stream stream, TensorView h, const Matrix& w, TensorView y) {
+  launch(stream, "gate_up_silu", h, w, silu_epilogue(y));
 }
 
 }  // namespace tramontane::cuda

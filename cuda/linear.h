@@ -7,8 +7,9 @@
 // segments by the weight's shape alone; a segment is summed in order, and segments are added in order
 // (linear_tile.cuh). Every kernel below, for any number of rows, makes exactly these sums (decision 5):
 //   gemv_kernel   1 to 64 rows: a warp is a segment, weights stream through registers
-//   fused_kernel  1 to 8 rows, with the norm before and RoPE or SiLU after
 //   gemm_kernel   more rows: a warp walks all segments, weights and x come through shared memory
+//   fused_kernel  1 to 8 rows, with the norm before
+// and what follows is one of the same few epilogues in all of them (linear_epilogue.cuh).
 //
 // cuBLAS has its own order of sums, another for other numbers of rows, so it could keep decision 5 neither
 // between decoding and prefill nor between two cuts of a prompt. What it gains is prefill on Hopper (wgmma).
@@ -49,18 +50,28 @@ void launch_linear(Stream stream, TensorView x, const Matrix& w, TensorView y);
 // y[T,N] (f32) += x[T,K] · w[N,K]^T: an attention or FFN output added to the residual stream
 void launch_linear_add(Stream stream, TensorView x, const Matrix& w, TensorView y);
 
-// Rows up to which the fused launches below exist; more rows take the separate operations, with the same
-// bits. The caller asks can_fuse_… first: they also need rows of whole 16-byte words that fit shared memory,
-// and gates of whole row tiles.
+// Products of the normalised rows h [T,K] (bf16) with what follows, for any number of rows; the bits of the
+// separate operations. The caller asks can_fuse_… first: rows of h must begin at multiples of 16 bytes, gates
+// must be whole row tiles (F a multiple of 16) and rows of y begin at even elements.
+bool can_fuse_rope(TensorView h);
+bool can_fuse_silu(TensorView h, const Matrix& w, TensorView y);
+// qkv = h · w^T, rotated, k and v stored. qkv [T, qkv_cols] f32 gets q alone: its k and v columns stay as
+// they were.
+void launch_qkv_rope(Stream stream, TensorView h, const Matrix& w, TensorView qkv, const BatchView& batch,
+                     const AttentionShape& shape, TensorView rope, KvLayer kv);
+// y[T,F] (bf16) = silu(gate)·up of h · w^T, w [2F, D]: gate rows, then up rows
+void launch_gate_up_silu(Stream stream, TensorView h, const Matrix& w, TensorView y);
+
+// The same with the norm before, for few rows. The caller asks can_fuse_… first: they also need rows of x in
+// whole 16-byte words, which as BF16 fit shared memory.
 inline constexpr int32_t kFusedRows = 8;
 bool can_fuse_norm(TensorView x, TensorView norm, const Matrix& w);
 bool can_fuse_gate_up(TensorView x, TensorView norm, const Matrix& w, TensorView y);
-// qkv = rmsnorm(x)·norm · w^T, rotated, k and v stored. qkv [T, qkv_cols] f32 keeps q (k and v columns are
-// scratch).
+// launch_qkv_rope of h = rmsnorm(x)·norm
 void launch_norm_qkv_rope(Stream stream, TensorView x, TensorView norm, float eps, const Matrix& w,
                           TensorView qkv, const BatchView& batch, const AttentionShape& shape,
                           TensorView rope, KvLayer kv);
-// y[T,F] (bf16) = silu(gate)·up of rmsnorm(x)·norm · w^T, w [2F, D]: gate rows, then up rows
+// launch_gate_up_silu of h = rmsnorm(x)·norm
 void launch_norm_gate_up_silu(Stream stream, TensorView x, TensorView norm, float eps, const Matrix& w,
                               TensorView y);
 

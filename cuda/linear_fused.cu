@@ -89,56 +89,10 @@ __device__ __forceinline__ void normalise_rows(const NormRows& x, int k, int k_t
   __syncthreads();
 }
 
-// q turned into qkv; k turned and v as it is into their pages. Neighbouring outputs 2j, 2j + 1 are a pair.
-struct RopeEpilogue {
-  static constexpr int kRows = 1;
-  float* qkv;
-  int64_t qkv_stride;
-  const int32_t* positions;
-  const int32_t* slots;
-  const float* rope;
-  int64_t rope_stride;
-  uint16_t* pages;  // [block][k|v][kv head][kBlockTokens][head_dim]
-  int n_heads, n_kv_heads, head_dim;
-
-  __device__ __forceinline__ void finish(int row, int output, const float2 (&pairs)[kRows]) const {
-    const int head = output / head_dim, d = output % head_dim;
-    const bool is_value = head >= n_heads + n_kv_heads;
-    float2 pair = pairs[0];
-    if (!is_value) {
-      const float* turn = rope + positions[row] * rope_stride + d;
-      pair = rotate(pair, {turn[0], turn[1]});
-    }
-    if (head < n_heads) {
-      float* at = qkv + row * qkv_stride + output;
-      at[0] = pair.x, at[1] = pair.y;
-      return;
-    }
-    const int slot = slots[row], kv_head = head - n_heads - (is_value ? n_kv_heads : 0);
-    if (slot < 0) return;  // a padding row
-    const int64_t head_page = (int64_t{slot / kBlockTokens} * 2 + (is_value ? 1 : 0)) * n_kv_heads + kv_head;
-    uint16_t* at = pages + (head_page * kBlockTokens + slot % kBlockTokens) * head_dim + d;
-    *reinterpret_cast<uint32_t*>(at) = ptx::pack_bf16x2(pair.x, pair.y);
-  }
-};
-
-// A block takes gate tile i and up tile i + F / 16, so that both factors meet in one thread.
-struct SiluEpilogue {
-  static constexpr int kRows = 2;
-  uint16_t* y;
-  int64_t stride;
-
-  __device__ __forceinline__ void finish(int row, int output, const float2 (&pairs)[kRows]) const {
-    const float2 gate = pairs[0], up = pairs[1];
-    *reinterpret_cast<uint32_t*>(y + row * stride + output) =
-        ptx::pack_bf16x2(silu_mul(gate.x, up.x), silu_mul(gate.y, up.y));
-  }
-};
-
 template <class F, class Epilogue>
 constexpr int kAhead = [] {
   // As in linear_gemv.cu: tiles whose codes and scales 40 registers hold.
-  const int registers = Epilogue::kRows * (4 * F::kWords + (F::kDense ? 0 : F::kFolds * F::kScaleEntry / 4));
+  const int registers = Epilogue::kTiles * (4 * F::kWords + (F::kDense ? 0 : F::kFolds * F::kScaleEntry / 4));
   return 40 / registers < 2 ? 2 : 40 / registers / 2 * 2;
 }();
 
@@ -151,14 +105,13 @@ __device__ __forceinline__ void prefetch_segment(const PackedWeight& w, int row_
   for (int at = lane * kLine; at < tiles * kTileBytes; at += kLanes * kLine) ptx::prefetch_l2(from + at);
 }
 
-// `units`: row tiles, or pairs of them `units` apart.
 template <class F, class Epilogue>
 __global__ void __launch_bounds__(kThreads, F::kNarrow&& F::kBias ? 1 : 2)
-    fused_kernel(PackedWeight w, NormRows x, int units, Epilogue epilogue) {
+    fused_kernel(PackedWeight w, NormRows x, Epilogue epilogue) {
   extern __shared__ __align__(16) std::byte rows[];
-  constexpr int kRows = Epilogue::kRows;
+  constexpr int kRows = Epilogue::kTiles;
   __shared__ Partials<1> partials[kRows];
-  const int lane = threadIdx.x % kLanes, segment = threadIdx.x / kLanes;
+  const int lane = threadIdx.x % kLanes, segment = threadIdx.x / kLanes, units = units_of(epilogue);
 #pragma unroll
   for (int r = 0; r < kRows; ++r) prefetch_segment<F>(w, blockIdx.x + r * units, segment, lane);
   normalise_rows<F>(x, w.k, w.k_tiles, rows);
@@ -178,11 +131,10 @@ __global__ void __launch_bounds__(kThreads, F::kNarrow&& F::kBias ? 1 : 2)
     for (int r = 0; r < kRows; ++r) partials[r].store(segment, lane, sums[r]);
     __syncthreads();
     const int row = threadIdx.x / 8, output = threadIdx.x % 8 * 2;  // 64 threads, a pair of outputs each
-    if (row < x.rows && unit * kTileRows + output < w.n) {
+    if (row < x.rows && unit * kTileRows + output < epilogue.outputs) {
       float2 pairs[kRows];
 #pragma unroll
-      for (int r = 0; r < kRows; ++r)
-        pairs[r] = {partials[r].total(segments, row, output), partials[r].total(segments, row, output + 1)};
+      for (int r = 0; r < kRows; ++r) pairs[r] = partials[r].pair(segments, row, output);
       epilogue.finish(row, unit * kTileRows + output, pairs);
     }
     __syncthreads();
@@ -191,7 +143,7 @@ __global__ void __launch_bounds__(kThreads, F::kNarrow&& F::kBias ? 1 : 2)
 
 template <class Epilogue>
 struct Entry {
-  void (*kernel)(PackedWeight, NormRows, int, Epilogue);
+  void (*kernel)(PackedWeight, NormRows, Epilogue);
   int (*row_bytes)(int k_tiles);
 };
 template <class Epilogue>
@@ -228,18 +180,11 @@ void launch(Stream stream, TensorView x, TensorView norm, float eps, const Matri
   CUDA_CHECK(cudaFuncSetAttribute(entry.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(shared_bytes)),
              operation);
-  const int units = w.row_tiles / Epilogue::kRows;
   const NormRows rows{x.row<const float>(0), x.row_stride, static_cast<int>(x.rows), norm.row<const float>(0),
                       eps};
-  entry.kernel<<<blocks_for(entry.kernel, shared_bytes, units), kThreads, shared_bytes, stream>>>(
-      w, rows, units, epilogue);
+  const unsigned blocks = blocks_for(entry.kernel, shared_bytes, units_of(epilogue));
+  entry.kernel<<<blocks, kThreads, shared_bytes, stream>>>(w, rows, epilogue);
   check_launch(operation);
-}
-
-bool words_of(const TensorView& view, int64_t elements) {
-  const auto size = static_cast<int64_t>(size_of(view.dtype));
-  return reinterpret_cast<uintptr_t>(view.data) % static_cast<uintptr_t>(elements * size) == 0 &&
-         (view.rows == 1 || view.row_stride % elements == 0);
 }
 
 }  // namespace
@@ -253,29 +198,18 @@ bool can_fuse_norm(TensorView x, TensorView norm, const Matrix& w) {
 }
 
 bool can_fuse_gate_up(TensorView x, TensorView norm, const Matrix& w, TensorView y) {
-  return can_fuse_norm(x, norm, w) && w.n % (2 * kTileRows) == 0 && words_of(y, 2);
+  return can_fuse_norm(x, norm, w) && can_pair_gates(w, y);
 }
 
 void launch_norm_qkv_rope(Stream stream, TensorView x, TensorView norm, float eps, const Matrix& w,
                           TensorView qkv, const BatchView& batch, const AttentionShape& shape,
                           TensorView rope, KvLayer kv) {
-  launch(stream, x, norm, eps, w,
-         RopeEpilogue{.qkv = qkv.row<float>(0),
-                      .qkv_stride = qkv.row_stride,
-                      .positions = batch.positions.row<const int32_t>(0),
-                      .slots = batch.slots.row<const int32_t>(0),
-                      .rope = rope.row<const float>(0),
-                      .rope_stride = rope.row_stride,
-                      .pages = reinterpret_cast<uint16_t*>(kv.data),
-                      .n_heads = shape.n_heads,
-                      .n_kv_heads = shape.n_kv_heads,
-                      .head_dim = shape.head_dim},
-         "norm_qkv_rope");
+  launch(stream, x, norm, eps, w, rope_epilogue(qkv, batch, shape, rope, kv), "norm_qkv_rope");
 }
 
 void launch_norm_gate_up_silu(Stream stream, TensorView x, TensorView norm, float eps, const Matrix& w,
                               TensorView y) {
-  launch(stream, x, norm, eps, w, SiluEpilogue{y.row<uint16_t>(0), y.row_stride}, "norm_gate_up_silu");
+  launch(stream, x, norm, eps, w, silu_epilogue(y), "norm_gate_up_silu");
 }
 
 }  // namespace tramontane::cuda

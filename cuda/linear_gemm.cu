@@ -1,11 +1,11 @@
 // Products with more than 64 rows of x: prefill and mixed steps.
 //
-// A block makes 128 outputs of 64 rows, and walks all of K. 4 warps, each 32 outputs x 64 rows: every operand
-// that ldmatrix or dequantisation brings into registers serves 8 or 2 mma. Two blocks fit an SM by registers
-// (about 200 a thread) and shared memory, so that one computes while the other waits. Stages of one tile of K
-// (8 KB of x, 4 to 16 KB of codes) come by cp.async, 3 or 4 deep. Codes and scales are copied by the lanes or
-// warps that use them; x by all. Grid: (row blocks of x, output blocks): blocks that run together share
-// weights, which then come from L2.
+// A block makes 128 outputs of 64 rows (SiLU: 64 gates and their ups), and walks all of K. 4 warps, each 32
+// outputs x 64 rows: every operand that ldmatrix or dequantisation brings into registers serves 8 or 2 mma.
+// Two blocks fit an SM by registers (about 200 a thread) and shared memory, so that one computes while the
+// other waits. Stages of one tile of K (8 KB of x, 4 to 16 KB of codes) come by cp.async, 3 or 4 deep. Codes
+// and scales are copied by the lanes or warps that use them; x by all. Grid: (row blocks of x, output
+// blocks): blocks that run together share weights, which then come from L2.
 //
 // Why not cuBLAS for BF16: it sums K in an order of its own, that changes with the number of rows; a prompt's
 // bits would depend on how it was cut into steps (decision 5), and decode and prefill would differ.
@@ -20,6 +20,8 @@ namespace {
 constexpr int kWarps = 4, kThreads = kWarps * kLanes;
 constexpr int kRows = 2, kColumns = 8;  // row tiles of a warp, column tiles of 8 rows of x
 constexpr int kBlockTiles = kWarps * kRows, kBlockRows = kColumns * 8;
+template <class Epilogue>
+constexpr int kWarpUnits = kRows / Epilogue::kTiles;  // a warp has a gate tile and its up tile
 constexpr int kInputBytes = kBlockRows * kTileK * 2;
 
 template <class F>
@@ -90,9 +92,10 @@ class SharedInputs {
   int parity_, t_, swizzle_;
 };
 
-template <class F>
+// `units` in all, of which this warp's begin with `first_unit`.
+template <class F, class Epilogue>
 __device__ __forceinline__ void copy_stage(const PackedWeight& w, const InputRows& x, int first_row,
-                                           int first_tile, int k_tile, Stage<F>& stage) {
+                                           int first_unit, int units, int k_tile, Stage<F>& stage) {
   const int lane = threadIdx.x % kLanes, warp = threadIdx.x / kLanes;
 #pragma unroll
   for (int i = 0; i < kInputBytes / 16 / kThreads; ++i) {
@@ -104,7 +107,7 @@ __device__ __forceinline__ void copy_stage(const PackedWeight& w, const InputRow
   }
 #pragma unroll 1  // one address at a time: the sums leave few registers
   for (int r = 0; r < kRows; ++r) {
-    const int in_block = warp * kRows + r, row_tile = min(first_tile + in_block, w.row_tiles - 1);
+    const int in_block = warp * kRows + r, row_tile = row_tile_of<Epilogue>(first_unit, r, units);
     const std::byte* from = code_address<F>(w, row_tile, k_tile, lane);
 #pragma unroll
     for (int v = 0; v < F::kWords; ++v)
@@ -177,35 +180,51 @@ __device__ __forceinline__ void add_segment(float (&sums)[kRows][kColumns][4],
   }
 }
 
-// The 8 lanes of a column store 8 neighbouring outputs: whole 32-byte sectors.
-__device__ __forceinline__ void store_totals(const PackedWeight& w, int rows, int first_row, int first_tile,
-                                             const float (&totals)[kRows][kColumns][4], const OutputRows& y) {
+// mma leaves a lane outputs g of columns 2t and 2t + 1. Lanes of g and g ^ 1 trade: the even one gets outputs
+// g and g + 1 of column 2t, the odd one those of column 2t + 1. 4 lanes finish 8 neighbouring outputs.
+__device__ __forceinline__ float2 trade(float first_column, float second_column, bool odd) {
+  const float kept = odd ? second_column : first_column, given = odd ? first_column : second_column;
+  const float taken = __shfl_xor_sync(kAllLanes, given, 4);
+  return odd ? float2{taken, kept} : float2{kept, taken};
+}
+
+template <class Epilogue>
+__device__ __forceinline__ void finish_totals(int rows, int first_row, int first_unit,
+                                              const float (&totals)[kRows][kColumns][4],
+                                              const Epilogue& epilogue) {
+  constexpr int kTiles = Epilogue::kTiles;
   const int g = threadIdx.x % kLanes / 4, t = threadIdx.x % 4;
+  const bool odd = g % 2 != 0;
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
+  for (int unit = 0; unit < kWarpUnits<Epilogue>; ++unit) {
 #pragma unroll
     for (int n = 0; n < kColumns; ++n) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int column = first_row + n * 8 + 2 * t + i % 2;
-        const int row = (first_tile + r) * kTileRows + g + i / 2 * 8;
-        if (column >= rows || row >= w.n) continue;
-        float* at = y.data + column * y.stride + row;
-        *at = y.add ? __fadd_rn(*at, totals[r][n][i]) : totals[r][n][i];
+      for (int half = 0; half < 2; ++half) {
+        float2 pairs[kTiles];
+#pragma unroll
+        for (int i = 0; i < kTiles; ++i) {
+          const float(&total)[4] = totals[unit * kTiles + i][n];
+          pairs[i] = trade(total[2 * half], total[2 * half + 1], odd);
+        }
+        const int row = first_row + n * 8 + 2 * t + odd;
+        const int output = (first_unit + unit) * kTileRows + half * 8 + g - odd;
+        if (row < rows && output < epilogue.outputs) epilogue.finish(row, output, pairs);
       }
     }
   }
 }
 
-template <class F>
-__global__ void __launch_bounds__(kThreads, 2) gemm_kernel(PackedWeight w, InputRows x, OutputRows y) {
+template <class F, class Epilogue>
+__global__ void __launch_bounds__(kThreads, 2) gemm_kernel(PackedWeight w, InputRows x, Epilogue epilogue) {
   extern __shared__ std::byte memory[];
   auto& shared = *reinterpret_cast<Shared<F>*>(memory);
   constexpr int kDepth = kStages<F>;
-  const int first_row = blockIdx.x * kBlockRows, first_tile = blockIdx.y * kBlockTiles;
+  const int first_row = blockIdx.x * kBlockRows, units = units_of(epilogue);
+  const int first_unit = (blockIdx.y * kWarps + threadIdx.x / kLanes) * kWarpUnits<Epilogue>;
   const auto copy = [&](int k_tile) {
     if (k_tile < w.k_tiles)
-      copy_stage<F>(w, x, first_row, first_tile, k_tile, shared.stages[k_tile % kDepth]);
+      copy_stage<F, Epilogue>(w, x, first_row, first_unit, units, k_tile, shared.stages[k_tile % kDepth]);
     ptx::cp_async_commit();  // an empty group past the end: one group a tile, always
   };
 
@@ -229,34 +248,40 @@ __global__ void __launch_bounds__(kThreads, 2) gemm_kernel(PackedWeight w, Input
       left = w.segment_tiles;
     }
   }
-  store_totals(w, x.rows, first_row, first_tile + threadIdx.x / kLanes * kRows, totals, y);
+  finish_totals(x.rows, first_row, first_unit, totals, epilogue);
 }
 
-using Kernel = void (*)(PackedWeight, InputRows, OutputRows);
+template <class Epilogue>
 struct Entry {
-  Kernel kernel;
+  void (*kernel)(PackedWeight, InputRows, Epilogue);
   size_t shared_bytes;
 };
+template <class Epilogue>
 struct Table {
-  Entry entries[kFormatCount];
+  Entry<Epilogue> entries[kFormatCount];
 };
-template <int... kFormat>
-constexpr Table table(std::integer_sequence<int, kFormat...>) {
-  return {{{gemm_kernel<Format<kFormats[kFormat]>>, sizeof(Shared<Format<kFormats[kFormat]>>)}...}};
+template <class Epilogue, int... kFormat>
+constexpr Table<Epilogue> table(std::integer_sequence<int, kFormat...>) {
+  return {{{gemm_kernel<Format<kFormats[kFormat]>, Epilogue>, sizeof(Shared<Format<kFormats[kFormat]>>)}...}};
 }
 
 }  // namespace
 
-void launch_gemm(Stream stream, const LinearCall& call, OutputRows y) {
-  static constexpr Table kTable = table(std::make_integer_sequence<int, kFormatCount>());
-  const Entry& entry = kTable.entries[call.format];
+template <class Epilogue>
+void launch_gemm(Stream stream, const LinearCall& call, const Epilogue& epilogue) {
+  static constexpr auto kTable = table<Epilogue>(std::make_integer_sequence<int, kFormatCount>());
+  const Entry<Epilogue>& entry = kTable.entries[call.format];
   CUDA_CHECK(cudaFuncSetAttribute(entry.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(entry.shared_bytes)),
-             "linear");
+             call.operation);
+  constexpr int kBlockUnits = kWarps * kWarpUnits<Epilogue>;
   const dim3 grid((call.x.rows + kBlockRows - 1) / kBlockRows,
-                  (call.w.row_tiles + kBlockTiles - 1) / kBlockTiles);
-  entry.kernel<<<grid, kThreads, entry.shared_bytes, stream>>>(call.w, call.x, y);
-  check_launch("linear");
+                  (units_of(epilogue) + kBlockUnits - 1) / kBlockUnits);
+  entry.kernel<<<grid, kThreads, entry.shared_bytes, stream>>>(call.w, call.x, epilogue);
+  check_launch(call.operation);
 }
+template void launch_gemm(Stream, const LinearCall&, const StoreEpilogue&);
+template void launch_gemm(Stream, const LinearCall&, const RopeEpilogue&);
+template void launch_gemm(Stream, const LinearCall&, const SiluEpilogue&);
 
 }  // namespace tramontane::cuda

@@ -1,8 +1,11 @@
 // Products with 1 to 64 rows of x: one pass over the weights, at the speed of memory.
 //
-// Grid: (row tiles / kRows, column blocks); 8 warps, each a segment of K of the same outputs. 8, because that
-// many segments cut K = 4096 to 8 tiles a warp, all of whose 4-bit codes are under way at once (4 KB a warp,
-// 32 KB a block; to saturate H100 takes about 18 KB an SM), and N = 4096 gives 256 blocks to 132 SMs.
+// Grid: (row tiles / kBlockTiles, column blocks); 8 warps, each a segment of K of the same outputs. 8,
+// because that many segments cut K = 4096 to 8 tiles a warp, all of whose 4-bit codes are under way at once
+// (4 KB a warp, 32 KB a block; to saturate H100 takes about 18 KB an SM), and N = 4096 gives 256 blocks to
+// 132 SMs.
+#include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "cuda/check.cuh"
@@ -36,87 +39,114 @@ constexpr int ahead(int columns) {
   return registers < 2 ? 2 : registers / 2 * 2;
 }
 
-template <class F, int kColumns, bool kAligned>
+template <class F, class Epilogue, int kColumns, bool kAligned>
 __global__ void __launch_bounds__(kThreads, kColumns == 1 ? 2 : 1)
-    gemv_kernel(PackedWeight w, InputRows x, OutputRows y) {
-  constexpr int kRows = rows_of<F>(kColumns);
+    gemv_kernel(PackedWeight w, InputRows x, Epilogue epilogue) {
+  constexpr int kRows = rows_of<F>(kColumns), kTiles = Epilogue::kTiles;
+  // A block takes whole units: several, or one whose tiles it walks one after the other.
+  constexpr int kUnits = kRows / kTiles > 1 ? kRows / kTiles : 1, kBlockTiles = kUnits * kTiles;
+  constexpr int kPairs = kColumns > 4 ? kColumns / 4 : 1;  // of outputs, that a thread finishes
   __shared__ Partials<kColumns> partials;
+  __shared__ float2 gates[kTiles == 2 ? kPairs : 1][kTiles == 2 ? kThreads : 1];  // until their ups come
   const int lane = threadIdx.x % kLanes, segment = threadIdx.x / kLanes;
-  const int first_row = blockIdx.y * kColumns * 8;
-  int row_tiles[kRows];
-#pragma unroll
-  for (int r = 0; r < kRows; ++r)  // past the last tile: that one again, not stored
-    row_tiles[r] = min(static_cast<int>(blockIdx.x) * kRows + r, w.row_tiles - 1);
+  const int first_row = blockIdx.y * kColumns * 8, first_unit = blockIdx.x * kUnits;
+  const int units = units_of(epilogue);
 
-  using Inputs = GlobalInputs<F, kColumns, kAligned>;
   const InputSums<F> input_sums(w);
-  Inputs inputs[2] = {Inputs(x, first_row, w.k, input_sums, lane),
-                      Inputs(x, first_row, w.k, input_sums, lane)};
-  float sums[kRows][kColumns][4] = {};
-  sum_segment<F, kRows, kColumns, ahead<F>(kColumns)>(w, row_tiles, segment, lane, inputs, sums);
-
-  const int segments = used_segments(w.k_tiles, w.segment_tiles);
+#pragma unroll 1
+  for (int tile = 0; tile < kBlockTiles; tile += kRows) {
+    int row_tiles[kRows];
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    if (r > 0) __syncthreads();
-    partials.store(segment, lane, sums[r]);
-    __syncthreads();
-    // Neighbouring threads store neighbouring outputs of one row of y.
-    for (int i = threadIdx.x; i < kColumns * 8 * kTileRows; i += kThreads) {
-      const int column = first_row + i / kTileRows;
-      const int row = (static_cast<int>(blockIdx.x) * kRows + r) * kTileRows + i % kTileRows;
-      if (column >= x.rows || row >= w.n) continue;
-      float* at = y.data + column * y.stride + row;
-      const float total = partials.total(segments, i / kTileRows, i % kTileRows);
-      *at = y.add ? __fadd_rn(*at, total) : total;
+    for (int r = 0; r < kRows; ++r) row_tiles[r] = row_tile_of<Epilogue>(first_unit, tile + r, units);
+    using Inputs = GlobalInputs<F, kColumns, kAligned>;
+    Inputs inputs[2] = {Inputs(x, first_row, w.k, input_sums, lane),
+                        Inputs(x, first_row, w.k, input_sums, lane)};
+    float sums[kRows][kColumns][4] = {};
+    sum_segment<F, kRows, kColumns, ahead<F>(kColumns)>(w, row_tiles, segment, lane, inputs, sums);
+    const int segments = used_segments(w.k_tiles, w.segment_tiles);  // here: the walk has no register for it
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (tile + r > 0) __syncthreads();
+      partials.store(segment, lane, sums[r]);
+      __syncthreads();
+      // Neighbouring threads finish neighbouring outputs of one row of y.
+#pragma unroll
+      for (int p = 0; p < kPairs; ++p) {
+        const int i = p * kThreads + threadIdx.x, column = i / 8, in_tile = i % 8 * 2;
+        const int output = (first_unit + (tile + r) / kTiles) * kTileRows + in_tile;
+        if (column >= min(kColumns * 8, x.rows - first_row) || output >= epilogue.outputs) continue;
+        const float2 total = partials.pair(segments, column, in_tile);
+        if constexpr (kTiles == 1) {
+          epilogue.finish(first_row + column, output, {total});
+        } else if ((tile + r) % 2 == 0) {
+          gates[p][threadIdx.x] = total;
+        } else {
+          epilogue.finish(first_row + column, output, {gates[p][threadIdx.x], total});
+        }
+      }
     }
   }
 }
 
-using Kernel = void (*)(PackedWeight, InputRows, OutputRows);
-
-// A kernel, how many row tiles its blocks take, and how many tiles of 8 rows of x.
+// A kernel, how many units its blocks take, and how many tiles of 8 rows of x.
+template <class Epilogue>
 struct Entry {
-  Kernel kernel;
-  int rows, columns;
+  void (*kernel)(PackedWeight, InputRows, Epilogue);
+  int units, columns;
 };
-template <class F, int kColumns>
-constexpr Entry entry() {
-  return {gemv_kernel<F, kColumns, true>, rows_of<F>(kColumns), kColumns};
+template <class F, class Epilogue, int kColumns>
+constexpr Entry<Epilogue> entry() {
+  return {gemv_kernel<F, Epilogue, kColumns, true>, std::max(1, rows_of<F>(kColumns) / Epilogue::kTiles),
+          kColumns};
 }
 // One line per format: up to 8, 16, 32 and 64 rows.
+template <class Epilogue>
 struct Line {
-  Entry entries[4];
+  Entry<Epilogue> entries[4];
 };
-template <int kFormat>
-constexpr Line line() {
+template <class Epilogue, int kFormat>
+constexpr Line<Epilogue> line() {
   using F = Format<kFormats[kFormat]>;
+  // Up to 8 rows RoPE and SiLU are fused_kernel's; rows whose norm does not fit it are few.
+  constexpr int kLeast = std::is_same_v<Epilogue, StoreEpilogue> ? 1 : 2;
   constexpr int kMost = F::kNarrow && F::kBias ? 4 : 8;  // with 8 their scales would not fit the registers
-  return {{entry<F, 1>(), entry<F, 2>(), entry<F, 4>(), entry<F, kMost>()}};
+  return {{entry<F, Epilogue, kLeast>(), entry<F, Epilogue, 2>(), entry<F, Epilogue, 4>(),
+           entry<F, Epilogue, kMost>()}};
 }
+template <class Epilogue>
 struct Table {
-  Line lines[kFormatCount];
+  Line<Epilogue> lines[kFormatCount];
 };
-template <int... kFormat>
-constexpr Table table(std::integer_sequence<int, kFormat...>) {
-  return {{line<kFormat>()...}};
+template <class Epilogue, int... kFormat>
+constexpr Table<Epilogue> table(std::integer_sequence<int, kFormat...>) {
+  return {{line<Epilogue, kFormat>()...}};
+}
+
+template <class Epilogue>
+Entry<Epilogue> entry_for(const LinearCall& call) {
+  static constexpr auto kTable = table<Epilogue>(std::make_integer_sequence<int, kFormatCount>());
+  int size = 0;  // a block takes 8 << size rows of x
+  while (size < 3 && 8 << size < call.x.rows) ++size;
+  return kTable.lines[call.format].entries[size];
 }
 
 }  // namespace
 
-void launch_gemv(Stream stream, const LinearCall& call, OutputRows y) {
-  static constexpr Table kTable = table(std::make_integer_sequence<int, kFormatCount>());
-  int size = 0;  // a block takes 8 << size rows of x
-  while (size < 3 && 8 << size < call.x.rows) ++size;
-  Entry entry = kTable.lines[call.format].entries[size];
-  if (!call.whole_words) {
+template <class Epilogue>
+void launch_gemv(Stream stream, const LinearCall& call, const Epilogue& epilogue) {
+  Entry<Epilogue> entry = entry_for<Epilogue>(call);
+  if constexpr (std::is_same_v<Epilogue, StoreEpilogue>) {
     // Dense rows of a width or pitch that is no multiple of 8: correct, not fast. No model of ours has them.
-    entry = {gemv_kernel<Format<kFormats[0]>, 1, false>, 1, 1};
+    if (!call.whole_words) entry = {gemv_kernel<Format<kFormats[0]>, StoreEpilogue, 1, false>, 1, 1};
   }
   const int columns = 8 * entry.columns;
-  const dim3 grid((call.w.row_tiles + entry.rows - 1) / entry.rows, (call.x.rows + columns - 1) / columns);
-  entry.kernel<<<grid, kThreads, 0, stream>>>(call.w, call.x, y);
-  check_launch("linear");
+  const dim3 grid((units_of(epilogue) + entry.units - 1) / entry.units,
+                  (call.x.rows + columns - 1) / columns);
+  entry.kernel<<<grid, kThreads, 0, stream>>>(call.w, call.x, epilogue);
+  check_launch(call.operation);
 }
+template void launch_gemv(Stream, const LinearCall&, const StoreEpilogue&);
+template void launch_gemv(Stream, const LinearCall&, const RopeEpilogue&);
+template void launch_gemv(Stream, const LinearCall&, const SiluEpilogue&);
 
 }  // namespace tramontane::cuda

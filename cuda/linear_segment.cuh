@@ -147,7 +147,7 @@ __device__ __forceinline__ void sum_segment(const PackedWeight& w, const int (&r
 template <int kColumns>
 struct Partials {
   static constexpr int kPitch = 20;
-  float values[kSegments][kColumns * 8][kPitch];
+  alignas(8) float values[kSegments][kColumns * 8][kPitch];
 
   __device__ __forceinline__ void store(int segment, int lane, const float (&sums)[kColumns][4]) {
     const int g = lane / 4, t = lane % 4;
@@ -157,9 +157,13 @@ struct Partials {
       for (int i = 0; i < 4; ++i) values[segment][n * 8 + 2 * t + i % 2][g + i / 2 * 8] = sums[n][i];
     }
   }
-  __device__ __forceinline__ float total(int segments, int column, int row) const {
-    float sum = 0.0f;
-    for (int s = 0; s < segments; ++s) sum = __fadd_rn(sum, values[s][column][row]);
+  // The totals of rows `row` (even) and row + 1.
+  __device__ __forceinline__ float2 pair(int segments, int column, int row) const {
+    float2 sum{};
+    for (int s = 0; s < segments; ++s) {
+      const auto part = *reinterpret_cast<const float2*>(&values[s][column][row]);
+      sum = {__fadd_rn(sum.x, part.x), __fadd_rn(sum.y, part.y)};
+    }
     return sum;
   }
 };

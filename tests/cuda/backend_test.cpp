@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <numeric>
 
 #include "tests/cuda_emulator/control.h"
 #include "tests/engine/engine_support.h"
@@ -236,6 +237,81 @@ void replay_another_step() {
 TEST(CudaGraphsDeathTest, ADifferentStepUnderTheSameKeyIsCaught) {
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   EXPECT_DEATH(replay_another_step(), "operation 0 of a replayed step is not the one that was captured");
+}
+
+// --- launches
+
+Matrix ones(Backend& backend, int64_t n, int64_t k) {
+  const std::vector<uint16_t> values(static_cast<size_t>(n * k), float_to_bf16(1.0f));
+  HostMatrix host;
+  host.n = n, host.k = k;
+  host.codes = std::as_bytes(std::span(values));
+  return backend.upload_matrix(host, "w");
+}
+
+// What one layer of a step launches that decodes a token of each of `rows` sequences; gates and ups of
+// `hidden` rows each.
+uint64_t launches_of_a_layer(int32_t rows, int64_t hidden = 96, const CudaOptions& options = {}) {
+  constexpr int64_t kDim = 64;
+  constexpr AttentionShape kShape{.n_heads = 2, .n_kv_heads = 1, .head_dim = 32, .sliding_window = 0};
+  const auto backend = make_cuda_backend(options);
+  backend->reserve({.max_tokens = rows, .max_sequences = rows, .max_kv = 1}, kShape);
+  const auto tensor = [&](DType dtype, int64_t cols) {
+    return ops::DeviceTensor(*backend, dtype, rows, cols, ops::Values(static_cast<size_t>(rows * cols), 1));
+  };
+  const ops::DeviceTensor x = tensor(DType::f32, kDim), h = tensor(DType::bf16, kDim),
+                          qkv = tensor(DType::f32, kShape.qkv_cols()),
+                          attended = tensor(DType::bf16, kShape.q_cols()),
+                          gate_up = tensor(DType::f32, 2 * hidden), y = tensor(DType::bf16, hidden),
+                          norm(*backend, DType::f32, 1, kDim), rope(*backend, DType::f32, 1, kShape.head_dim);
+  const Buffer pages = backend->allocate(static_cast<size_t>(rows) * 2 * kBlockTokens * 32 * 2, "pages");
+  const KvLayer kv{pages.data(), rows};
+  std::vector<int32_t> numbers(static_cast<size_t>(rows) + 1), slots;
+  std::iota(numbers.begin(), numbers.end(), 0);
+  for (int32_t r = 0; r < rows; ++r) slots.push_back(r * kBlockTokens);
+  const std::vector<int32_t> every(slots.size(), 1);
+  const ops::DeviceTensor starts(*backend, numbers), d_slots(*backend, slots), lengths(*backend, every),
+      positions(*backend, std::vector<int32_t>(slots.size(), 0));
+  BatchView batch;
+  batch.positions = positions.view(), batch.slots = d_slots.view(), batch.kv_lens = lengths.view();
+  batch.q_starts = starts.view();
+  batch.block_table = {starts.view().data, DType::i32, rows, 1, 1};  // a page each
+  batch.n_tokens = batch.n_seqs = batch.n_logits = rows;
+  batch.max_q = batch.max_kv = 1;
+  Matrix wqkv[] = {ones(*backend, kShape.qkv_cols(), kDim)}, w13[] = {ones(*backend, 2 * hidden, kDim)};
+  const Matrix wo = ones(*backend, kDim, kShape.q_cols()), w2 = ones(*backend, kDim, hidden);
+
+  backend->download(nullptr, {});
+  const uint64_t before = emulator::launches();
+  backend->norm_qkv_rope(x.view(), {}, norm.view(), 1, h.view(), wqkv, qkv.view(), batch, kShape, rope.view(),
+                         kv);
+  backend->attention(qkv.view(), batch, kShape, kv, attended.view());
+  EXPECT_TRUE(backend->linear_add(attended.view(), wo, x.view(), {}).empty());
+  backend->norm_gate_up_silu(x.view(), {}, norm.view(), 1, h.view(), w13, gate_up.view(), y.view());
+  EXPECT_TRUE(backend->linear_add(y.view(), w2, x.view(), {}).empty());
+  backend->download(nullptr, {});
+  return emulator::launches() - before;
+}
+
+TEST(CudaLaunches, OfALayerAreFiveForFewRowsAndSevenForMore) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU does not count launches";
+  for (const int32_t rows : {1, 8}) EXPECT_EQ(launches_of_a_layer(rows), 5u) << rows << " rows";
+  for (const int32_t rows : {9, 64, 65}) EXPECT_EQ(launches_of_a_layer(rows), 7u) << rows << " rows";
+}
+
+// 104 gates are six and a half row tiles: SiLU is an operation of its own.
+TEST(CudaLaunches, OfGatesThatAreNoWholeTilesAreMore) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU does not count launches";
+  EXPECT_EQ(launches_of_a_layer(8, 104), 7u);
+  EXPECT_EQ(launches_of_a_layer(9, 104), 8u);
+}
+
+// Four products are cuBLAS's and the unpacking before each ours; two norms, RoPE, attention and SiLU are
+// apart.
+TEST(CudaLaunches, OfALayerWithCublasAreSeparate) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU does not count launches";
+  EXPECT_EQ(launches_of_a_layer(16, 96, {.cublas_rows = 16}), 9u);
+  EXPECT_EQ(launches_of_a_layer(15, 96, {.cublas_rows = 16}), 7u);
 }
 
 // --- failures

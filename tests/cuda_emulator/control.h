@@ -38,4 +38,10 @@ inline int kernels() {
   return call ? call() : 0;
 }
 
+// How many kernels have run, in this process, of what was waited for; also those out of graphs.
+inline unsigned long long launches() {
+  const auto call = reinterpret_cast<unsigned long long (*)()>(dlsym(RTLD_DEFAULT, "cudaEmulatorLaunches"));
+  return call ? call() : 0;
+}
+
 }  // namespace tramontane::emulator
