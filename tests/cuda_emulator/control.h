@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 
+#include <cstdint>
 #include <string>
 
 namespace tramontane::emulator {
@@ -35,6 +36,12 @@ inline std::string unsupported() {
 // How many kernels this process has registered.
 inline int kernels() {
   const auto call = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "cudaEmulatorKernels"));
+  return call ? call() : 0;
+}
+
+// How many copies from host to device were asked for so far.
+inline uint64_t uploads() {
+  const auto call = reinterpret_cast<unsigned long long (*)()>(dlsym(RTLD_DEFAULT, "cudaEmulatorUploads"));
   return call ? call() : 0;
 }
 

@@ -42,6 +42,7 @@ struct Runtime {
   cudaError_t sticky = cudaSuccess;  // after a fault every call fails, as on a GPU
   std::string report;                // the last fault's
   u64 launches = 0;
+  u64 uploads = 0;  // copies from host to device
 
   // Notes a fault and tells it on stderr.
   void fail(const Fault& fault);
