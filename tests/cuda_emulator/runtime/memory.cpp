@@ -244,9 +244,9 @@ cudaError_t cudaMallocManaged(void**, std::size_t, unsigned) {
 }
 
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
-  return api([&](Runtime&) {
+  return api([&](Runtime& runtime) {
     *total = options().memory;
-    *free = options().memory - DeviceMemory::instance().used();
+    *free = options().memory - DeviceMemory::instance().used() - runtime.graph_bytes;
   });
 }
 
