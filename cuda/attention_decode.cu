@@ -71,57 +71,22 @@ __device__ Share share_of(const AttentionArguments& a, int sequence, int tile, K
   return {first_chunk, end_chunk - first_chunk, fits ? before + own / max(tiles, 1) * tile : -1};
 }
 
-// The 16 columns' sums over one chunk, or over all so far. A warp has the elements of its groups: group i is
-// elements (warp + i * kWarps) * 16 and on.
+// A warp has the elements of its groups: group i is elements (warp + i * kWarps) * 16 and on.
 template <int kHeadDim>
-struct Sums {
-  static constexpr int kGroups = DecodeGeometry<kHeadDim>::kElementGroups;
-  float max[2];
-  float weights[4];
-  float values[2 * kGroups][4];
+using WarpSums = Sums<2 * DecodeGeometry<kHeadDim>::kElementGroups>;
 
-  __device__ void clear() {
-    max[0] = max[1] = kNoScore;
+// visit(row 0 or 1, first of two elements, their sums)
+template <int kHeadDim, typename Visit>
+__device__ void for_each_pair(const WarpSums<kHeadDim>& sums, const Visit& visit) {
+  const int warp = static_cast<int>(threadIdx.x) / kWarpLanes, t = static_cast<int>(threadIdx.x) % 4;
 #pragma unroll
-    for (int i = 0; i < 4; ++i) weights[i] = 0.0f;
-#pragma unroll
-    for (int i = 0; i < 2 * kGroups; ++i) values[i][0] = values[i][1] = values[i][2] = values[i][3] = 0.0f;
+  for (int j = 0; j < 2 * DecodeGeometry<kHeadDim>::kElementGroups; ++j) {
+    const int element = (warp + j / 2 * kWarps) * 16 + j % 2 * 8 + 2 * t;
+    if (element >= kHeadDim) continue;
+    visit(0, element, sums.values[j][0], sums.values[j][1]);
+    visit(1, element, sums.values[j][2], sums.values[j][3]);
   }
-  __device__ void scale(float low, float high) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) weights[i] = __fmul_rn(weights[i], i < 2 ? low : high);
-#pragma unroll
-    for (int j = 0; j < 2 * kGroups; ++j) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) values[j][i] = __fmul_rn(values[j][i], i < 2 ? low : high);
-    }
-  }
-  __device__ void merge(const Sums& chunk, float scale) {
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      const MergeFactors factors(max[row], chunk.max[row], scale);
-      max[row] = factors.max;
-#pragma unroll
-      for (int i = 2 * row; i < 2 * row + 2; ++i) {
-        weights[i] = factors.merge(weights[i], chunk.weights[i]);
-#pragma unroll
-        for (int j = 0; j < 2 * kGroups; ++j) values[j][i] = factors.merge(values[j][i], chunk.values[j][i]);
-      }
-    }
-  }
-  // visit(row 0 or 1, first of two elements, their sums)
-  template <typename Visit>
-  __device__ void for_each_pair(const Visit& visit) const {
-    const int warp = static_cast<int>(threadIdx.x) / kWarpLanes, t = static_cast<int>(threadIdx.x) % 4;
-#pragma unroll
-    for (int j = 0; j < 2 * kGroups; ++j) {
-      const int element = (warp + j / 2 * kWarps) * 16 + j % 2 * 8 + 2 * t;
-      if (element >= kHeadDim) continue;
-      visit(0, element, values[j][0], values[j][1]);
-      visit(1, element, values[j][2], values[j][3]);
-    }
-  }
-};
+}
 
 // Where the partial result of one chunk and column is.
 template <int kHeadDim>
@@ -137,9 +102,9 @@ struct PartialPlace {
 
 template <int kHeadDim>
 __device__ void store_partial(const AttentionArguments& a, const LaneColumns& columns, int partial,
-                              int kv_head, const Sums<kHeadDim>& sums) {
+                              int kv_head, const WarpSums<kHeadDim>& sums) {
   const int g = static_cast<int>(threadIdx.x) % kWarpLanes / 4;
-  sums.for_each_pair([&](int row, int element, float low, float high) {
+  for_each_pair<kHeadDim>(sums, [&](int row, int element, float low, float high) {
     if (columns.row[row] < 0) return;
     const PartialPlace<kHeadDim> place(a, partial, kv_head, g + 8 * row);
     *reinterpret_cast<float2*>(place.sums + element) = {low, high};
@@ -259,7 +224,7 @@ __global__ void __launch_bounds__(kThreads, DecodeGeometry<kHeadDim>::kBlocks)
   uint32_t q[G::kSteps][4];
   LaneColumns(a, rows, kv_head, first_column).load<kHeadDim>(a, q);
 
-  Sums<kHeadDim> chunk, total;
+  WarpSums<kHeadDim> chunk, total;
   chunk.clear();
   total.clear();
   int stage = 0;
@@ -309,7 +274,7 @@ __global__ void __launch_bounds__(kThreads, DecodeGeometry<kHeadDim>::kBlocks)
     copy_next(KvPart::keys);
 
     // Each warp adds all 64 keys to its share of the values' elements.
-    chunk.scale(factors[0], factors[1]);
+    chunk.scale(factors);
 #pragma unroll
     for (int step = 0; step < G::kKeyGroups; ++step) {
       uint32_t weights[4];  // rows 0-7, 8-15 of keys 0-7; likewise of keys 8-15
@@ -340,7 +305,7 @@ __global__ void __launch_bounds__(kThreads, DecodeGeometry<kHeadDim>::kBlocks)
   if (alone) {
     const LaneColumns columns(a, rows, kv_head, first_column);
     const float inverse[2] = {inverse_of(total.weights[0]), inverse_of(total.weights[2])};
-    total.for_each_pair([&](int row, int element, float low, float high) {
+    for_each_pair<kHeadDim>(total, [&](int row, int element, float low, float high) {
       columns.store<kHeadDim>(a, row, element, __fmul_rn(low, inverse[row]), __fmul_rn(high, inverse[row]));
     });
     return;

@@ -61,45 +61,6 @@ __device__ bool find_tile(const AttentionArguments& a, int index, TilePlace& pla
   return false;
 }
 
-// A warp's 16 columns: sums over one chunk, or over all so far.
-template <int kValues>
-struct Sums {
-  float max[2];
-  float weights[4];
-  float values[kValues / 8][4];
-
-  __device__ void clear() {
-    max[0] = max[1] = kNoScore;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) weights[i] = 0.0f;
-#pragma unroll
-    for (int j = 0; j < kValues / 8; ++j) values[j][0] = values[j][1] = values[j][2] = values[j][3] = 0.0f;
-  }
-  __device__ void scale(const float (&factors)[2]) {
-    // Mostly no maximum rises, and to scale by 1 changes nothing.
-    if (!__any_sync(kAllLanes, factors[0] != 1.0f || factors[1] != 1.0f)) return;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      weights[i] = __fmul_rn(weights[i], factors[i / 2]);
-#pragma unroll
-      for (int j = 0; j < kValues / 8; ++j) values[j][i] = __fmul_rn(values[j][i], factors[i / 2]);
-    }
-  }
-  __device__ void merge(const Sums& chunk, float scale) {
-#pragma unroll
-    for (int row = 0; row < 2; ++row) {
-      const MergeFactors factors(max[row], chunk.max[row], scale);
-      max[row] = factors.max;
-#pragma unroll
-      for (int i = 2 * row; i < 2 * row + 2; ++i) {
-        weights[i] = factors.merge(weights[i], chunk.weights[i]);
-#pragma unroll
-        for (int j = 0; j < kValues / 8; ++j) values[j][i] = factors.merge(values[j][i], chunk.values[j][i]);
-      }
-    }
-  }
-};
-
 // The scores of a tile become weights relative to the maxima that it raises, as A operands; gives the factors
 // for the sums so far.
 template <int kKeyGroups>
@@ -158,7 +119,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prefill_kernel(const At
 
   uint32_t q[G::kSteps][4];
   LaneColumns(a, rows, kv_head, warp_column).load<kHeadDim>(a, q);
-  Sums<G::kValues> chunk, total;
+  Sums<G::kValues / 8> chunk, total;
   chunk.clear();
   total.clear();
 
@@ -177,7 +138,8 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prefill_kernel(const At
       if (first_key < last_keys.begin || first_key + G::kTileKeys > first_keys.end)
         mask(scores, first_key, LaneColumns(a, rows, kv_head, warp_column));
       weigh<G::kKeyGroups>(scores, a.scale, chunk.max, factors, weights);
-      chunk.scale(factors);
+      // Mostly no maximum rises, and to scale by 1 changes nothing.
+      if (__any_sync(kAllLanes, factors[0] != 1.0f || factors[1] != 1.0f)) chunk.scale(factors);
     }
     ptx::cp_async_wait<2>();
     __syncthreads();  // this tile's values are there; its keys are used up

@@ -283,6 +283,44 @@ struct MergeFactors {
   }
 };
 
+// A lane's part of 16 columns' sums over one chunk, or over all so far: of rows g and g + 8, the greatest
+// score, the weights, and the weighted values of kGroups x 8 elements.
+template <int kGroups>
+struct Sums {
+  float max[2];
+  float weights[4];
+  float values[kGroups][4];
+
+  __device__ void clear() {
+    max[0] = max[1] = kNoScore;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) weights[i] = 0.0f;
+#pragma unroll
+    for (int j = 0; j < kGroups; ++j) values[j][0] = values[j][1] = values[j][2] = values[j][3] = 0.0f;
+  }
+  __device__ void scale(const float (&factors)[2]) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      weights[i] = __fmul_rn(weights[i], factors[i / 2]);
+#pragma unroll
+      for (int j = 0; j < kGroups; ++j) values[j][i] = __fmul_rn(values[j][i], factors[i / 2]);
+    }
+  }
+  __device__ void merge(const Sums& chunk, float scale) {
+#pragma unroll
+    for (int row = 0; row < 2; ++row) {
+      const MergeFactors factors(max[row], chunk.max[row], scale);
+      max[row] = factors.max;
+#pragma unroll
+      for (int i = 2 * row; i < 2 * row + 2; ++i) {
+        weights[i] = factors.merge(weights[i], chunk.weights[i]);
+#pragma unroll
+        for (int j = 0; j < kGroups; ++j) values[j][i] = factors.merge(values[j][i], chunk.values[j][i]);
+      }
+    }
+  }
+};
+
 // What a sum of weighted values is divided by; rows that see no key are zeros.
 __device__ inline float inverse_of(float weights) {
   return weights == 0.0f ? 0.0f : __frcp_rn(weights);  // a NaN must not vanish

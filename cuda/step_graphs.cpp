@@ -1,10 +1,21 @@
 #include "cuda/step_graphs.h"
 
+#include <algorithm>
+
 #include "cuda/check.cuh"
 #include "cuda/device_buffer.h"
 #include "engine/backend/check.h"
 
 namespace tramontane::cuda {
+namespace {
+
+size_t device_free_bytes() {
+  size_t free = 0, total = 0;
+  CUDA_CHECK(cudaMemGetInfo(&free, &total), "a decode step");
+  return free;
+}
+
+}  // namespace
 
 StepGraphs::~StepGraphs() {
   forget_all();
@@ -30,8 +41,11 @@ void StepGraphs::begin(Stream stream, const std::optional<Key>& key) {
     releases_ = releases;
   }
   if (!key) return;
-  const auto [found, is_new] = steps_.try_emplace(*key);
-  if (is_new) return;
+  const auto found = steps_.find(*key);
+  if (found == steps_.end()) {
+    if (steps_.size() < most_) steps_.try_emplace(*key);
+    return;
+  }
   step_ = &found->second;
   position_ = 0;
   if (step_->graph != nullptr) {
@@ -68,10 +82,16 @@ void StepGraphs::end(Stream stream) {
 void StepGraphs::capture(Stream stream) {
   cudaGraph_t graph = nullptr;
   CUDA_CHECK(cudaStreamEndCapture(stream, &graph), "a decode step");
+  // Asked for only around the first graphs: the call may wait for the driver.
+  const bool measures = n_measured_ < kMeasured;
+  const size_t before = measures ? device_free_bytes() : 0;
   const cudaError_t made = cudaGraphInstantiate(&step_->graph, graph, 0);
   cudaGraphDestroy(graph);
   check_call(made, "cudaGraphInstantiate", "a decode step");
   CUDA_CHECK(cudaGraphLaunch(step_->graph, stream), "a decode step");
+  if (!measures) return;
+  measured_bytes_ += before - std::min(before, device_free_bytes());
+  ++n_measured_;
 }
 
 }  // namespace tramontane::cuda

@@ -32,6 +32,9 @@ class StepGraphs {
   StepGraphs(const StepGraphs&) = delete;
   StepGraphs& operator=(const StepGraphs&) = delete;
 
+  // Further keys run eagerly.
+  void keep_at_most(size_t keys) { most_ = keys; }
+
   // Brackets a step whose operations are queued on `stream`; without key the step runs eagerly.
   void begin(Stream stream, const std::optional<Key>& key);
   void end(Stream stream);
@@ -41,6 +44,12 @@ class StepGraphs {
 
   int n_graphs() const;
   uint64_t n_replays() const { return n_replays_; }
+  // By how much the device's free memory fell while the first kMeasured graphs were made, once they are;
+  // whatever other programs took meanwhile counts in.
+  static constexpr int kMeasured = 8;
+  std::optional<uint64_t> measured_bytes() const {
+    return n_measured_ < kMeasured ? std::nullopt : std::optional(measured_bytes_);
+  }
 
  private:
   enum class Mode { eager, capture, replay };
@@ -57,6 +66,9 @@ class StepGraphs {
   Step* step_ = nullptr;  // of capture and replay
   size_t position_ = 0;   // operations of the replayed step compared so far
   uint64_t n_replays_ = 0;
+  size_t most_ = SIZE_MAX;
+  int n_measured_ = 0;
+  uint64_t measured_bytes_ = 0;
 };
 
 // A running fingerprint: FNV-1a over 64-bit words.

@@ -97,7 +97,7 @@ void Accounting::report_scores(const Chunk& chunk, std::span<const float> rows) 
     if (!scores) {
       spdlog::error("request {}: a logit at position {} is not finite", answer.owner->request.id,
                     first_row + i);
-      return finish(answer, FinishReason::error);
+      return fail(answer);
     }
     const TokenEvent event{.kind = TokenEvent::Kind::prompt_logprob, .index = answer.index, .token = token};
     generation.events.push(with_logprobs(event, generation, *scores));
@@ -110,7 +110,7 @@ void Accounting::take_token(ActiveSequence& answer, const ChunkResult& result) {
     spdlog::error(
         "request {}: no token can be sampled at position {}: a logit is not finite or every id is masked",
         answer.owner->request.id, answer.n_known());
-    return finish(answer, FinishReason::error);
+    return fail(answer);
   }
   if (std::binary_search(end_ids.begin(), end_ids.end(), *result.token))
     return finish(answer, FinishReason::stop);
@@ -131,6 +131,13 @@ void Accounting::send_token(ActiveSequence& answer, int32_t token, std::span<con
     event = with_logprobs(event, generation, *sampler_.logprobs(logits.last(vocab_), token, k));
   }
   generation.events.push(event);
+}
+
+// Logits that are not finite may come of keys and values that are not: whoever found them in the prefix cache
+// would fail too.
+void Accounting::fail(ActiveSequence& answer) {
+  scheduler_.distrust(answer);
+  finish(answer, FinishReason::error);
 }
 
 void Accounting::finish(ActiveSequence& answer, FinishReason reason) {

@@ -37,6 +37,7 @@ class Accounting {
   void report_scores(const Chunk& chunk, std::span<const float> rows);
   void take_token(ActiveSequence& answer, const ChunkResult& result);
   void send_token(ActiveSequence& answer, int32_t token, std::span<const float> logits);
+  void fail(ActiveSequence& answer);
   void close(ActiveRequest& request);
 
   const size_t vocab_;

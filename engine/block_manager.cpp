@@ -148,6 +148,22 @@ void BlockManager::release(Sequence& sequence) {
   sequence.n_computed = 0;
 }
 
+// By name, since the blocks may be given back already, and since one that came from the cache may be the bad
+// one. What other texts have named after a forgotten block is out of reach: its content id never comes again.
+void BlockManager::forget_text(const Sequence& sequence) {
+  uint64_t parent = sequence.cache_root;
+  for (int32_t first = 0; first + kBlockTokens <= sequence.n_known(); first += kBlockTokens) {
+    const int32_t id = find(parent, sequence.tokens.data() + first);
+    if (id < 0) return;
+    parent = blocks_[id].content;
+    if (blocks_[id].references == 0) {
+      remove_idle(id);
+      free_.push_back(id);
+    }
+    forget(id);
+  }
+}
+
 void BlockManager::forget(int32_t id) {
   Block& block = blocks_[id];
   int32_t* link = &buckets_[bucket_of(block.parent, block.tokens)];

@@ -50,6 +50,10 @@ class BlockManager {
   // Gives every block back; cached ones stay findable until they are needed, the longest prefix's end going
   // first.
   void release(Sequence& sequence);
+  // Nobody finds the sequence's text again, nor what was computed after it, until it is computed anew: what
+  // its blocks hold is not to be trusted. Also the part that it found itself, and of a sequence without
+  // blocks. Who shares them keeps them.
+  void forget_text(const Sequence& sequence);
 
   // One user, and not findable: it may be written.
   bool is_own(int32_t id) const { return blocks_[id].references == 1 && blocks_[id].content == 0; }

@@ -13,7 +13,7 @@ namespace {
 constexpr size_t kMaxBiases = kMaxLogitBias + kMaxStopIds + 64;
 
 struct Sizes {
-  size_t rows, biases, counts, ids, text;
+  size_t rows, biases, counts, ids, text;  // bytes; biases follow the rows in one buffer
 };
 
 Sizes sizes_of(const BatchLimits& limits, int32_t vocab_size) {
@@ -40,13 +40,13 @@ uint64_t SamplingBatch::workspace_bytes(const BatchLimits& limits, int32_t vocab
 SamplingBatch::SamplingBatch(Backend& backend, const BatchLimits& limits, int32_t vocab_size)
     : backend_(backend), max_sequences_(limits.max_sequences), vocab_size_(vocab_size) {
   const Sizes sizes = sizes_of(limits, vocab_size);
-  device_rows_ = backend.allocate(sizes.rows, "sampling rows");
-  device_biases_ = backend.allocate(sizes.biases, "sampling biases");
+  host_.resize(sizes.rows + sizes.biases);
+  rows_ = reinterpret_cast<SamplingRow*>(host_.data());
+  biases_ = reinterpret_cast<LogitBias*>(host_.data() + sizes.rows);
+  draws_ = backend.allocate(host_.size(), "sampling rows and biases");
   counts_ = backend.allocate(sizes.counts, "token counts");
   device_ids_ = backend.allocate(sizes.ids, "sampled ids");
   text_ = backend.allocate(sizes.text, "text to count");
-  rows_.reserve(static_cast<size_t>(max_sequences_));
-  biases_.reserve(static_cast<size_t>(max_sequences_) * kMaxBiases);
   ids_ = device_ids_.view(DType::i32, 1, 0);
 }
 
@@ -55,8 +55,7 @@ TensorView SamplingBatch::counts() const {
 }
 
 void SamplingBatch::clear() {
-  rows_.clear();
-  biases_.clear();
+  n_rows_ = n_biases_ = 0;
 }
 
 void SamplingBatch::add(ActiveSequence& sequence, int32_t logits_row) {
@@ -78,7 +77,7 @@ void SamplingBatch::add(ActiveSequence& sequence, int32_t logits_row) {
     row.frequency_penalty = params.frequency_penalty;
   }
   add_biases(sequence, row);
-  rows_.push_back(row);
+  rows_[n_rows_++] = row;
 }
 
 // Both lists are sorted and without duplicates. What may not be sampled needs no bias.
@@ -86,15 +85,16 @@ void SamplingBatch::add_biases(const ActiveSequence& sequence, SamplingRow& row)
   const ActiveRequest& active = *sequence.owner;
   const std::vector<int32_t>& end_ids = active.end_ids;
   const bool may_end = sequence.n_output() >= active.request.sampling.min_tokens;
-  row.first_bias = static_cast<int32_t>(biases_.size());
+  const auto& biases = active.request.sampling.logit_bias;
+  CHECK_LE(end_ids.size() + biases.size(), kMaxBiases);
+  row.first_bias = n_biases_;
   if (!may_end) {
-    for (const int32_t id : end_ids) biases_.push_back({id, -std::numeric_limits<float>::infinity()});
+    for (const int32_t id : end_ids) biases_[n_biases_++] = {id, -std::numeric_limits<float>::infinity()};
   }
-  for (const auto& [id, bias] : active.request.sampling.logit_bias) {
-    if (may_end || !std::binary_search(end_ids.begin(), end_ids.end(), id)) biases_.push_back({id, bias});
+  for (const auto& [id, bias] : biases) {
+    if (may_end || !std::binary_search(end_ids.begin(), end_ids.end(), id)) biases_[n_biases_++] = {id, bias};
   }
-  row.n_biases = static_cast<int32_t>(biases_.size()) - row.first_bias;
-  CHECK_LE(biases_.size(), static_cast<size_t>(max_sequences_) * kMaxBiases);
+  row.n_biases = n_biases_ - row.first_bias;
 }
 
 // Once after each admission: from then on the device counts what it draws.
@@ -110,11 +110,13 @@ void SamplingBatch::count_tokens(ActiveSequence& sequence) {
 
 void SamplingBatch::sample(TensorView logits) {
   ids_ = device_ids_.view(DType::i32, 1, n_rows());
-  if (rows_.empty()) return;
-  backend_.upload(device_rows_.data(), std::as_bytes(std::span(rows_)));
-  if (!biases_.empty()) backend_.upload(device_biases_.data(), std::as_bytes(std::span(biases_)));
-  backend_.sample(logits, {.rows = reinterpret_cast<const SamplingRow*>(device_rows_.data()),
-                           .biases = reinterpret_cast<const LogitBias*>(device_biases_.data()),
+  if (n_rows_ == 0) return;
+  const auto first_bias = static_cast<size_t>(reinterpret_cast<std::byte*>(biases_) - host_.data());
+  const size_t bytes = n_biases_ == 0 ? static_cast<size_t>(n_rows_) * sizeof(SamplingRow)
+                                      : first_bias + static_cast<size_t>(n_biases_) * sizeof(LogitBias);
+  backend_.upload(draws_.data(), std::span(host_).first(bytes));
+  backend_.sample(logits, {.rows = reinterpret_cast<const SamplingRow*>(draws_.data()),
+                           .biases = reinterpret_cast<const LogitBias*>(draws_.data() + first_bias),
                            .counts = counts(),
                            .ids = ids_,
                            .n_rows = n_rows()});

@@ -1,6 +1,6 @@
-// SamplingBatch: what one step draws, collected on the host and copied to persistent device buffers, for
-// backends that sample. Also keeps what the device must know of each running sequence: how often each token
-// occurs in it, for its penalties. Never allocates after construction. Engine thread only.
+// SamplingBatch: what one step draws, collected on the host and copied, all in one piece, to a persistent
+// device buffer, for backends that sample. Also keeps what the device must know of each running sequence: how
+// often each token occurs in it, for its penalties. Never allocates after construction. Engine thread only.
 #pragma once
 
 #include <cstdint>
@@ -22,7 +22,7 @@ class SamplingBatch {
   void add(ActiveSequence& sequence, int32_t logits_row);
   // Queues the draw of all that was added; the ids [rows] stay on the device until the next call.
   void sample(TensorView logits);
-  int32_t n_rows() const { return static_cast<int32_t>(rows_.size()); }
+  int32_t n_rows() const { return n_rows_; }
   // What the newest sample() drew.
   TensorView ids() const { return ids_; }
 
@@ -33,9 +33,11 @@ class SamplingBatch {
 
   Backend& backend_;
   int32_t max_sequences_, vocab_size_;
-  std::vector<SamplingRow> rows_;  // capacity reserved, like the next
-  std::vector<LogitBias> biases_;
-  Buffer device_rows_, device_biases_, counts_, device_ids_, text_;
+  std::vector<std::byte> host_;  // what lies in draws_: room for all rows, then biases
+  SamplingRow* rows_;            // within host_, like the next
+  LogitBias* biases_;
+  int32_t n_rows_ = 0, n_biases_ = 0;
+  Buffer draws_, counts_, device_ids_, text_;
   TensorView ids_;
 };
 

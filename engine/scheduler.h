@@ -51,6 +51,8 @@ class Scheduler {
   void advance(const Chunk& chunk);
   // The first of the sequence's pending tokens is this one.
   void learn(Sequence& sequence, int32_t token);
+  // The sequence's keys and values are not to be trusted: no other one will find them.
+  void distrust(const Sequence& sequence) { blocks_.forget_text(sequence); }
   // The sequence leaves, waiting or running, and its blocks are free.
   void finish(Sequence* sequence);
 

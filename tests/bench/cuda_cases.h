@@ -12,5 +12,6 @@ namespace tramontane::cuda {
 std::vector<Case> linear_cases(const DeviceLimits& limits);
 std::vector<Case> attention_cases(const DeviceLimits& limits);
 std::vector<Case> rowwise_cases(const DeviceLimits& limits);
+std::vector<Case> sampling_cases(const DeviceLimits& limits);
 
 }  // namespace tramontane::cuda

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <memory>
 #include <numeric>
 
+#include "cuda/cublas_gemm.h"
 #include "cuda/linear.h"
 #include "cuda/pack.h"
 #include "tests/bench/cuda_cases.h"
@@ -53,7 +55,7 @@ constexpr Shape kShapes[] = {{"qkv", 6144, 4096},
                              {"down", 4096, 14336},
                              {"lm_head", 32768, 4096}};
 
-enum class Kind { linear, norm_qkv_rope, norm_gate_up_silu };
+enum class Kind { linear, cublas, norm_qkv_rope, norm_gate_up_silu };
 
 constexpr AttentionShape kHeads{.n_heads = 32, .n_kv_heads = 8, .head_dim = 128, .sliding_window = 0};
 
@@ -66,11 +68,14 @@ struct Product {
   size_t copies;
   std::vector<Matrix> weights;
   Buffer x, norm, y, positions, slots, rope, pages;
+  std::unique_ptr<CublasGemm> gemm;
+  Stream gemm_stream = nullptr;
 
+  bool is_plain() const { return kind == Kind::linear || kind == Kind::cublas; }
   PackedLayout packed() const { return packed_layout(shape.n, shape.k, format.quant, format.scale_dtype); }
   size_t code_bytes() const { return size_t(packed().row_tiles) * packed().code_bytes_per_row_tile(); }
   size_t scale_bytes() const { return size_t(packed().row_tiles) * packed().scale_bytes_per_row_tile(); }
-  size_t input_bytes() const { return kind == Kind::linear ? 2 : 4; }  // of an element of x
+  size_t input_bytes() const { return is_plain() ? 2 : 4; }  // of an element of x
   // Of an element of y, of those that the weight makes.
   double output_bytes() const { return kind == Kind::norm_gate_up_silu ? 1 : 4; }
 
@@ -84,7 +89,7 @@ struct Product {
     }
     x = random_device_bytes(static_cast<size_t>(rows * shape.k) * input_bytes());
     y = zeroed_device_bytes(static_cast<size_t>(rows * shape.n) * 4);
-    if (kind != Kind::linear) norm = random_device_bytes(static_cast<size_t>(shape.k) * 4);
+    if (!is_plain()) norm = random_device_bytes(static_cast<size_t>(shape.k) * 4);
     if (kind != Kind::norm_qkv_rope) return;
     std::vector<int32_t> slot(static_cast<size_t>(rows));
     std::iota(slot.begin(), slot.end(), 0);
@@ -94,11 +99,23 @@ struct Product {
     pages = zeroed_device_bytes(static_cast<size_t>(2 * kHeads.kv_cols() * kBlockTokens) * 2);
   }
 
-  void launch(Stream stream, size_t copy) const {
+  // As --prefill-gemm cublas has it: unpacked first, with the same scratch. Made outside of a capture, by the
+  // first launch on a stream.
+  CublasGemm& cublas(Stream stream) {
+    if (!gemm || stream != gemm_stream) {
+      gemm = std::make_unique<CublasGemm>(stream, 1);
+      gemm->reserve();
+      gemm_stream = stream;
+    }
+    return *gemm;
+  }
+
+  void launch(Stream stream, size_t copy) {
     const Matrix& w = weights[copy];
-    const TensorView in = x.view(kind == Kind::linear ? DType::bf16 : DType::f32, rows, shape.k);
+    const TensorView in = x.view(is_plain() ? DType::bf16 : DType::f32, rows, shape.k);
     const TensorView weight = norm.view(DType::f32, 1, shape.k), out = y.view(DType::f32, rows, shape.n);
     if (kind == Kind::linear) return launch_linear(stream, in, w, out);
+    if (kind == Kind::cublas) return cublas(stream).multiply(in, w, out, false);
     if (kind == Kind::norm_gate_up_silu)
       return launch_norm_gate_up_silu(stream, in, weight, 1e-5f, w, y.view(DType::bf16, rows, shape.n / 2));
     BatchView batch;
@@ -138,9 +155,13 @@ std::vector<Case> linear_cases(const DeviceLimits& limits) {
   std::vector<Case> cases;
   for (const Format& format : formats()) {
     for (const Shape& shape : kShapes) {
-      for (const int64_t rows : {1, 4, 8, 16, 32, 64, 128, 512, 2048})
+      for (const int64_t rows : {1, 4, 8, 16, 32, 64, 128, 256, 512, 2048})
         cases.push_back(case_of("linear/" + format.name + "/" + shape.name,
                                 product(Kind::linear, format, shape, rows), limits.l2_bytes));
+      // Where this line crosses that one is kCublasRows.
+      for (const int64_t rows : {128, 256, 512, 2048})
+        cases.push_back(case_of("cublas/" + format.name + "/" + shape.name,
+                                product(Kind::cublas, format, shape, rows), limits.l2_bytes));
     }
     for (const int64_t rows : {1, 4, 8}) {
       cases.push_back(case_of("norm_qkv_rope/" + format.name,

@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <numeric>
+#include <span>
 
 #include "tests/cuda_emulator/control.h"
 #include "tests/engine/engine_support.h"
@@ -217,6 +218,59 @@ TEST(CudaGraphs, AKeyMayComeAgainWithNewBuffers) {
   EXPECT_GT(info(*backend).n_replays(), 0u);
 }
 
+// Decode steps of these many rows, each size twice: seen, then captured.
+void decode_in_sizes(Backend& backend, std::span<const int32_t> sizes) {
+  const ops::DeviceTensor x(backend, DType::f32, 1, 64), y(backend, DType::f32, 1, 64);
+  const ops::DeviceTensor rows(backend, {0}), table(backend, {0});
+  for (const int32_t size : sizes) {
+    BatchView batch;
+    batch.tokens = rows.view();
+    batch.block_table = table.view();
+    batch.n_tokens = batch.n_seqs = batch.n_logits = size;
+    batch.max_q = batch.max_kv = 1;
+    for (int step = 0; step < 2; ++step) {
+      backend.begin_step(batch);
+      backend.gather_rows(x.view(), rows.view(), y.view());
+      backend.end_step();
+    }
+  }
+}
+
+// 10 sequences decode in 5 sizes (1, 2, 4, 8 and all 10) and, up to 2048 tokens, with 2 reaches.
+TEST(CudaGraphs, AreNoMoreThanThePlanCounts) {
+  const auto backend = make_backend();
+  const StepLimits limits{.max_tokens = 32, .max_sequences = 10, .max_kv = 512};
+  const AttentionShape shape{.n_heads = 4, .n_kv_heads = 1, .head_dim = 16, .sliding_window = 0};
+  EXPECT_EQ(backend->step_memory(limits, shape).graphs, 5u << 20);
+  EXPECT_EQ(backend->step_memory({32, 10, 2048}, shape).graphs, 10u << 20);
+  EXPECT_EQ(backend->step_memory({32, 1, 512}, shape).graphs, 1u << 20);
+  EXPECT_EQ(backend->step_memory({32, 8, 512}, shape).graphs, 4u << 20);
+  EXPECT_EQ(backend->step_memory({512, 300, 513}, shape).graphs, 70u << 20);
+  backend->reserve(limits, shape);
+  decode_in_sizes(*backend, std::vector<int32_t>{1, 2, 4, 8, 10, 3, 5});
+  EXPECT_EQ(info(*backend).n_graphs(), 5) << "sizes that nobody planned run eagerly";
+}
+
+TEST(CudaGraphs, ThatTakeMoreThanPlannedAreToldOfOnce) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "what a graph takes is the device's";
+  const std::vector<int32_t> sizes = {1, 2, 4, 8, 16, 24, 32, 40, 48, 56};
+  for (const bool too_much : {false, true}) {
+    emulator::set("GRAPH_MEMORY", too_much ? "1200000" : "1000000");
+    testing::internal::CaptureStdout();
+    {
+      const auto backend = make_backend();
+      decode_in_sizes(*backend, sizes);
+      EXPECT_EQ(info(*backend).n_graphs(), 10);
+    }
+    const std::string told = testing::internal::GetCapturedStdout();
+    const std::string wanted =
+        "captured steps take 1171 KiB of GPU memory each, the memory plan has 1024 KiB";
+    EXPECT_EQ(told.find(wanted) != told.npos, too_much) << told;
+    EXPECT_EQ(told.find(wanted), told.rfind(wanted)) << told;
+  }
+  emulator::set("GRAPH_MEMORY", "0");
+}
+
 // Three steps under one key: seen, captured, replayed. The third does something else.
 void replay_another_step() {
   const auto backend = make_backend();
@@ -318,6 +372,7 @@ TEST(CudaLaunches, OfALayerWithCublasAreSeparate) {
 
 // The engine's end after `failure` strikes on the emulator: what its requests were told and what is kept.
 std::string failure_of(const char* option, const char* failure) {
+  emulator::set("STREAMS", "late");  // a kernel runs when it is waited for, so that is where its fault shows
   const auto backend = make_backend();
   Engine engine(*backend, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
   GenerateRequest request = make_request(make_prompt(3, 20, 32768), 20);

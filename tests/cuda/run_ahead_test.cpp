@@ -76,5 +76,43 @@ TEST(CudaRunAhead, GivesThemUnderPreemptionsAndWithLogprobs) {
   EXPECT_GT(engine.stats().preemptions, 0u);
 }
 
+// Copies to the device between one step's results and the next one's.
+class UploadsCounted : public ForwardingBackend {
+ public:
+  using ForwardingBackend::ForwardingBackend;
+  std::vector<uint64_t> of_steps;
+  void start_read(int place, const std::byte* device, size_t bytes) override {
+    ForwardingBackend::start_read(place, device, bytes);
+    const uint64_t uploads = emulator::uploads();
+    of_steps.push_back(uploads - before_);
+    before_ = uploads;
+  }
+
+ private:
+  uint64_t before_ = 0;
+};
+
+// The batch in one piece, what is drawn in another: prompts and decode steps, known tokens and pending ones.
+TEST(CudaRunAhead, AStepMakesTwoUploads) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "only the emulator counts copies";
+  const auto cuda = make_backend();
+  UploadsCounted device(*cuda);
+  Engine engine(device, tiny_checkpoint(), {.step_tokens = 24, .kv_cache_bytes = kPlenty});
+  std::vector<GenerateRequest> requests;
+  for (int32_t i = 0; i < 5; ++i) {
+    requests.push_back(make_request(make_prompt(static_cast<uint64_t>(i), 4 + 9 * i, 32768), 8));
+    SamplingParams& sampling = requests.back().sampling;
+    sampling.temperature = i % 2 == 0 ? 0.0f : 1.0f;
+    sampling.top_p = 0.9f;
+    sampling.logit_bias = {{i, -1.0f}, {100, 2.0f}};
+    sampling.min_tokens = 8;
+  }
+  answer_together(engine, requests);
+  engine.stop();
+  ASSERT_GT(device.of_steps.size(), 8u);
+  for (size_t step = 1; step < device.of_steps.size(); ++step)  // the first one's interval holds the loading
+    EXPECT_EQ(device.of_steps[step], 2u) << "step " << step;
+}
+
 }  // namespace
 }  // namespace tramontane

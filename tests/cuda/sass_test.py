@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Holds the machine code of every product kernel to sass_budgets.txt.
 
-    tests/cuda/sass_test.py build/cuda/cuda/libtramontane_cuda.a [--report]
+    tests/cuda/sass_test.py build/cuda/cuda/libtramontane_cuda.a [--architectures '80;86-real;89-real;90-real'] [--report]
 
 Every kernel needs a line in the table, every line a kernel. No kernel may spill: no stack, no LDL or STL. Looks at every
-architecture that the library holds machine code for and says which. Exits with 0, 1 (over a budget) or 77 (skipped: no
+architecture that the library holds machine code for and says which; each of --architectures (CMake's list) must be among
+them, with every kernel. Exits with 0, 1 (over a budget) or 77 (skipped: no
 cuobjdump, or no machine code). --report prints the figures of every kernel as the table of cuda/README.md takes them.
 """
 
@@ -78,6 +79,15 @@ def faults_of(kernel, budget):
             yield f"no {name} in the hot loop"
 
 
+def missing_from(kernels, architectures):
+    """What the list of architectures promises and the library does not hold."""
+    names = {kernel.name for kernel in kernels}
+    for number in re.findall(r"\b(\d+)(?!\d|-virtual)", architectures):
+        absent = names - {kernel.name for kernel in kernels if kernel.arch == f"sm_{number}"}
+        if absent:
+            yield f"sm_{number}: no machine code of {len(absent)} kernels, {min(absent)} among them"
+
+
 def report(kernel, budget):
     loop = kernel.hot_loop()
     count = lambda name: sum(i.name == name for i in loop)
@@ -90,6 +100,7 @@ def report(kernel, budget):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", nargs="+")
+    parser.add_argument("--architectures", default="")
     parser.add_argument("--budgets", type=Path, default=Path(__file__).with_name("sass_budgets.txt"))
     parser.add_argument("--venv", default=REPOSITORY / "build" / "cuda-venv", help="where cuobjdump is installed when there is none")
     parser.add_argument("--report", action="store_true")
@@ -118,6 +129,9 @@ def main():
         if not budget.used:
             print(f"{arguments.budgets.name}: no kernel matches {budget.kernel}")
             failed += 1
+    for fault in missing_from(kernels, arguments.architectures):
+        print(fault)
+        failed += 1
     architectures = ", ".join(sorted({k.arch for k in kernels}))
     print(f"SASS budgets: {len(kernels)} kernels for {architectures}, {failed} over budget")
     return 1 if failed else 0

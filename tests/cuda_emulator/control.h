@@ -4,6 +4,7 @@
 
 #include <dlfcn.h>
 
+#include <cstdint>
 #include <string>
 
 namespace tramontane::emulator {
@@ -41,6 +42,12 @@ inline int kernels() {
 // How many kernels have run, in this process, of what was waited for; also those out of graphs.
 inline unsigned long long launches() {
   const auto call = reinterpret_cast<unsigned long long (*)()>(dlsym(RTLD_DEFAULT, "cudaEmulatorLaunches"));
+  return call ? call() : 0;
+}
+
+// How many copies from host to device were asked for so far.
+inline uint64_t uploads() {
+  const auto call = reinterpret_cast<unsigned long long (*)()>(dlsym(RTLD_DEFAULT, "cudaEmulatorUploads"));
   return call ? call() : 0;
 }
 

@@ -68,6 +68,8 @@ void assign(Options& o, const std::string& name, std::string_view value) {
     o.threads = number<u32>(name, value);
   else if (name == "MEMORY")
     o.memory = number<u64>(name, value);
+  else if (name == "GRAPH_MEMORY")
+    o.graph_memory = number<u64>(name, value);
   else if (name == "STREAMS")
     o.streams = stream_order(value);
   else if (name == "MEMCHECK")
@@ -99,8 +101,8 @@ void assign(Options& o, const std::string& name, std::string_view value) {
 Options from_environment() {
   Options o;
   for (const char* name :
-       {"SEED", "THREADS", "MEMORY", "STREAMS", "MEMCHECK", "RACECHECK", "SYNCCHECK", "INITCHECK", "DEVICES",
-        "DRIVER", "COMPUTE", "FAIL_CALL", "FAIL_LAUNCH", "FAIL_RUN", "WATCHDOG"})
+       {"SEED", "THREADS", "MEMORY", "GRAPH_MEMORY", "STREAMS", "MEMCHECK", "RACECHECK", "SYNCCHECK",
+        "INITCHECK", "DEVICES", "DRIVER", "COMPUTE", "FAIL_CALL", "FAIL_LAUNCH", "FAIL_RUN", "WATCHDOG"})
     if (const char* value = std::getenv(("CUDA_EMULATOR_" + std::string(name)).c_str()))
       assign(o, name, value);
   return o;

@@ -38,6 +38,7 @@ struct Options {
   u64 seed = 1;                                // SEED: order of blocks, warps and stream work
   u32 threads = 0;                             // THREADS: host threads; 0: all cores
   u64 memory = 80ull << 30;                    // MEMORY: bytes of device memory that the device says it has
+  u64 graph_memory = 0;                        // GRAPH_MEMORY: bytes of it that an executable graph takes
   StreamOrder streams = StreamOrder::kRandom;  // STREAMS: random, late or eager
   bool memcheck = true;                        // MEMCHECK: allocation bounds and lifetime
   bool racecheck = true;                       // RACECHECK: shared memory

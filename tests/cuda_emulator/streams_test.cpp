@@ -123,6 +123,16 @@ TEST_F(StreamTest, DefaultStreamOrdersBlockingStreams) {
   }
 }
 
+TEST_F(StreamTest, CopiesToTheDeviceAreCounted) {
+  const uint64_t before = uploads();
+  ASSERT_EQ(cudaMemcpyAsync(device_, pinned_, kBytes, cudaMemcpyHostToDevice, a_), cudaSuccess);
+  ASSERT_EQ(cudaMemcpy(device_, pinned_, kBytes, cudaMemcpyDefault), cudaSuccess);
+  ASSERT_EQ(cudaMemcpyAsync(pinned_, device_, kBytes, cudaMemcpyDeviceToHost, a_), cudaSuccess);
+  ASSERT_EQ(cudaMemcpyAsync(device_, device_ + kCount / 2, kBytes / 2, cudaMemcpyDeviceToDevice, a_),
+            cudaSuccess);
+  EXPECT_EQ(uploads() - before, 2u);
+}
+
 TEST_F(StreamTest, QueriesBecomeReady) {
   ASSERT_TRUE(set("STREAMS", "late"));
   cudaMemsetAsync(device_, 0, kBytes, a_);
@@ -212,6 +222,22 @@ TEST_F(GraphTest, CapturedWorkRunsAtEachLaunchAndNotBefore) {
   EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
 }
 
+TEST_F(GraphTest, TakesTheMemoryItIsToldToWhileItIsThere) {
+  DeviceArray<int> other(std::vector<int>(kCount, 0));
+  const auto free_bytes = [] {
+    std::size_t free = 0, total = 0;
+    EXPECT_EQ(cudaMemGetInfo(&free, &total), cudaSuccess);
+    return free;
+  };
+  EXPECT_EQ(cudaGraphExecDestroy(capture_fork(other.get())), cudaSuccess);  // its kernels are there now
+  ASSERT_TRUE(set("GRAPH_MEMORY", "3000000"));
+  const std::size_t before = free_bytes();
+  const cudaGraphExec_t exec = capture_fork(other.get());
+  EXPECT_EQ(before - free_bytes(), 3000000u);
+  EXPECT_EQ(cudaGraphExecDestroy(exec), cudaSuccess);
+  EXPECT_EQ(free_bytes(), before);
+}
+
 TEST_F(GraphTest, AnUpdateTakesOverWhatAGraphOfTheSameShapeDoes) {
   const auto capture = [&](int* x, int count) {
     cudaGraph_t graph = nullptr;
@@ -233,7 +259,7 @@ TEST_F(GraphTest, AnUpdateTakesOverWhatAGraphOfTheSameShapeDoes) {
 }
 
 TEST_F(StreamTest, LaunchesThatMayBeginEarlyKeepTheirOrder) {
-  cudaMemset(device_, 0, kBytes);
+  EXPECT_EQ(cudaMemsetAsync(device_, 0, kBytes, a_), cudaSuccess);
   for (int i = 0; i < 5; ++i) EXPECT_EQ(add_one_early(device_, kCount, a_), cudaSuccess);
   EXPECT_EQ(cudaMemcpyAsync(pinned_, device_, kBytes, cudaMemcpyDeviceToHost, a_), cudaSuccess);
   EXPECT_EQ(cudaStreamSynchronize(a_), cudaSuccess);

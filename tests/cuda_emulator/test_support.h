@@ -70,6 +70,7 @@ class EmulatorTest : public ::testing::Test {
   }
   static void reset_options() {
     for (const auto& [name, value] : {std::pair{"SEED", "1"},
+                                      {"GRAPH_MEMORY", "0"},
                                       {"STREAMS", "random"},
                                       {"MEMCHECK", "1"},
                                       {"RACECHECK", "1"},

@@ -88,6 +88,35 @@ TEST(BlockManager, TwoThatComputedTheSameKeepOneFindableCopy) {
   EXPECT_EQ(std::vector<int32_t>(c.blocks.begin(), c.blocks.begin() + 3), a.blocks);
 }
 
+// 3 texts begin alike; one of them is not to be trusted, while it runs or after it gave its blocks back.
+TEST(BlockManager, AForgottenTextIsFoundByNobody) {
+  for (const bool runs : {true, false}) {
+    BlockManager blocks(16);
+    std::vector<int32_t> longer = iota_tokens(65), other = iota_tokens(65);
+    other[20] = 77;
+    Sequence a = make_sequence(blocks, iota_tokens(49)), b = make_sequence(blocks, longer),
+             c = make_sequence(blocks, other), stranger = make_sequence(blocks, iota_tokens(49, 500));
+    for (Sequence* sequence : {&a, &b, &c, &stranger}) compute_all(blocks, *sequence);
+    blocks.release(stranger);
+    if (!runs) blocks.release(a);
+    blocks.release(c);
+    blocks.forget_text(a);
+    for (const Sequence* sequence : {&a, &b, &c}) EXPECT_EQ(blocks.find_prefix(*sequence).n_blocks, 0);
+    EXPECT_EQ(blocks.find_prefix(stranger).n_blocks, 3);
+    if (runs) {
+      blocks.check(std::vector<const Sequence*>{&a, &b});
+      blocks.release(a);
+    }
+    blocks.check(std::vector<const Sequence*>{&b});
+    blocks.release(b);
+    blocks.check({});
+    EXPECT_EQ(blocks.n_available(), 16);
+    compute_all(blocks, b);
+    EXPECT_EQ(blocks.find_prefix(a).n_blocks, 3) << "computed anew";
+    blocks.check(std::vector<const Sequence*>{&b});
+  }
+}
+
 TEST(BlockManager, ManySaltsStayBoundedAndApart) {
   BlockManager blocks(2);
   std::set<uint64_t> roots;
@@ -139,6 +168,7 @@ void run_random_load(uint32_t seed, Totals& totals) {
     }
     if (!live.empty() && below(20) == 0) {  // somebody hangs up
       auto victim = std::next(live.begin(), below(static_cast<int32_t>(live.size())));
+      if (below(2) == 0) scheduler.distrust(victim->second->sequence);
       scheduler.finish(&victim->second->sequence);
       live.erase(victim);
     }

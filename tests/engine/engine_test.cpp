@@ -6,9 +6,11 @@
 
 #include <atomic>
 #include <ctime>
+#include <functional>
 #include <stdexcept>
 #include <thread>
 
+#include "engine/model/kv_cache.h"
 #include "tests/engine/engine_support.h"
 #include "tests/support/forwarding_backend.h"
 
@@ -260,18 +262,28 @@ TEST_F(EngineTest, IdleTakesNoProcessorTime) {
   EXPECT_EQ(engine.stats().seconds_since_step, 0);
 }
 
-// Fails in the given step, or spoils its logits.
+// Fails in the given step, or spoils its logits, or every key and value that is stored until it ends.
 class FaultyBackend : public ForwardingBackend {
  public:
   using ForwardingBackend::ForwardingBackend;
-  int fail_at = -1, spoil_at = -1;
+  int fail_at = -1, spoil_at = -1, spoil_cache_at = -1;
   std::chrono::milliseconds step_takes{0};
   std::atomic<bool> may_begin = true;
+  std::function<void()> when_spoilt = [] {};
   void begin_step(const BatchView& batch) override {
     while (!may_begin) std::this_thread::yield();
     std::this_thread::sleep_for(step_takes);
     if (step_ == fail_at) throw std::runtime_error("device lost");
     ForwardingBackend::begin_step(batch);
+  }
+  void norm_qkv_rope(TensorView x, TensorView delta, TensorView norm, float eps, TensorView h,
+                     std::span<const Matrix> w, TensorView qkv, const BatchView& batch,
+                     const AttentionShape& shape, TensorView rope, KvLayer kv) override {
+    ForwardingBackend::norm_qkv_rope(x, delta, norm, eps, h, w, qkv, batch, shape, rope, kv);
+    if (step_ != spoil_cache_at) return;
+    const size_t bytes = KvCache::page_bytes(shape, act_dtype()) * static_cast<size_t>(kv.n_blocks);
+    upload(kv.data, std::vector<std::byte>(bytes, std::byte{0xff}));  // NaNs
+    when_spoilt();
   }
   void download(const std::byte* device, std::span<std::byte> host) override {
     ForwardingBackend::download(device, host);
@@ -341,6 +353,50 @@ TEST_F(EngineTest, LogitsThatAreNotFiniteEndTheSequenceAlone) {
   EXPECT_EQ(broken.finish, FinishReason::error);
   EXPECT_EQ(broken.tokens.size(), 2u);
   EXPECT_EQ(collect(*engine.submit(request))[0].tokens.size(), 6u) << "the next request is answered";
+}
+
+// In whichever of a prompt's steps keys went bad, and whoever notices it: what came of them is not served
+// from the cache, and what their blocks still hold harms nobody.
+TEST_F(EngineTest, KeysThatAreNotFiniteAreNotShared) {
+  GenerateRequest request = make_request(make_prompt(14, 70, kVocab), 6);
+  request.sampling.ignore_eos = true;
+  const auto expected = collect(*start().submit(request))[0];
+  for (const bool scores : {false, true}) {
+    for (const int step : {0, 2, 4, 7}) {  // 70 tokens are 5 steps of 16; the last ones write answers
+      FaultyBackend faulty(*backend_);
+      faulty.spoil_cache_at = step;
+      Engine engine(
+          faulty, tiny_checkpoint(),
+          {.max_sequences = 1, .step_tokens = 16, .kv_cache_bytes = 6 * 6144, .check_invariants = true});
+      GenerateRequest first = request;
+      first.sampling.prompt_logprobs = scores ? 0 : -1;
+      EXPECT_EQ(collect(*engine.submit(first))[0].finish, FinishReason::error) << "step " << step;
+      const auto next = engine.submit(request);
+      EXPECT_EQ(collect(*next)[0], expected) << "step " << step;
+      EXPECT_EQ(next->timings.cached_tokens, 0);
+      const auto again = engine.submit(request);
+      EXPECT_EQ(collect(*again)[0], expected);
+      EXPECT_EQ(again->timings.cached_tokens, 64) << "what was computed anew is";
+    }
+  }
+}
+
+// Nobody looked at the logits of who left: the first one who does fails, the next one is answered.
+TEST_F(EngineTest, KeysThatAreNotFiniteFailOneRequestOnly) {
+  FaultyBackend faulty(*backend_);
+  faulty.spoil_cache_at = 1;
+  faulty.may_begin = false;
+  std::shared_ptr<Generation> leaver;
+  faulty.when_spoilt = [&] { leaver->cancelled = true; };
+  Engine engine(faulty, tiny_checkpoint(), {.step_tokens = 32, .kv_cache_bytes = 1 << 20});
+  const GenerateRequest request = make_request(make_prompt(14, 70, kVocab), 6);
+  leaver = engine.submit(request);
+  faulty.may_begin = true;
+  EXPECT_EQ(collect(*leaver)[0].finish, FinishReason::cancelled);
+  const auto finder = engine.submit(request);
+  EXPECT_EQ(collect(*finder)[0].finish, FinishReason::error);
+  EXPECT_EQ(finder->timings.cached_tokens, 64);
+  EXPECT_NE(collect(*engine.submit(request))[0].finish, FinishReason::error);
 }
 
 TEST_F(EngineTest, PromptScoresThatAreNotFiniteEndTheSequenceOnce) {

@@ -241,12 +241,14 @@ TEST_F(RunAhead, ADeviceErrorEndsEveryRequest) {
 TEST_F(RunAhead, LogitsThatAreNotFiniteEndTheSequenceAlone) {
   device_.spoil_in_step = 3;
   Engine engine(device_, tiny_checkpoint(), {.kv_cache_bytes = kPlenty, .check_invariants = true});
-  GenerateRequest request = make_request(make_prompt(14, 10, kVocab), 8);
+  GenerateRequest request = make_request(make_prompt(14, 40, kVocab), 8);
   request.sampling.ignore_eos = true;
   const auto broken = collect(*engine.submit(request))[0];
   EXPECT_EQ(broken.finish, FinishReason::error);
   EXPECT_EQ(broken.tokens.size(), 3u);
-  EXPECT_EQ(collect(*engine.submit(request))[0].tokens.size(), 8u) << "the next request is answered";
+  const auto next = engine.submit(request);
+  EXPECT_EQ(collect(*next)[0].tokens.size(), 8u) << "the next request is answered";
+  EXPECT_EQ(next->timings.cached_tokens, 0) << "from keys of its own";
 }
 
 }  // namespace

@@ -56,30 +56,34 @@ class Copy:
     """A copy of the tree with a build of its own."""
 
     def __init__(self, jobs):
-        self.source = REPOSITORY / "build" / "mutants" / "source"
-        self.build = REPOSITORY / "build" / "mutants" / "build"
+        self.source = REPOSITORY / "build" / "mutants"
+        self.build = self.source / "build" / "cuda"
         self.jobs = jobs
-        # ccache takes what other builds of the same files have made.
+        # The preset's options and folders: ccache takes what the tree's own build of the same files has made.
         self.environment = dict(os.environ, CCACHE_BASEDIR=str(self.source), CCACHE_NOHASHDIR="true")
 
     def refresh(self):
         listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=REPOSITORY, capture_output=True, check=True)
         files = {name for name in listed.stdout.decode().split("\0") if name and (REPOSITORY / name).is_file()}
-        for old in [p for p in self.source.rglob("*") if p.is_file() and str(p.relative_to(self.source)) not in files]:
-            old.unlink()
+        for folder, folders, names in os.walk(self.source):
+            if Path(folder) == self.source and "build" in folders:
+                folders.remove("build")
+            for old in (Path(folder) / name for name in names):
+                if str(old.relative_to(self.source)) not in files:
+                    old.unlink()
         for name in files:
             to = self.source / name
             if to.exists() and filecmp.cmp(REPOSITORY / name, to, shallow=False):
                 continue  # what is unchanged is not built again
             to.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, to)
-        options = ["-DTRAMONTANE_CUDA=ON", "-DCMAKE_CUDA_ARCHITECTURES=80-virtual", "-DCMAKE_BUILD_TYPE=Release",
-                   f"-DTRAMONTANE_HTTPLIB_DIR={REPOSITORY / 'third_party' / 'cpp-httplib'}"]
-        self.run(["cmake", "-S", self.source, "-B", self.build, "-G", "Ninja", "--log-level=WARNING", *options], check=True)
+        options = ["-DCMAKE_CUDA_ARCHITECTURES=80-virtual", f"-DTRAMONTANE_HTTPLIB_DIR={REPOSITORY / 'third_party' / 'cpp-httplib'}"]
+        self.run(["cmake", "--preset", "cuda", "--log-level=WARNING", *options], check=True)
 
     def run(self, command, limit=None, check=False):
         try:
-            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=limit, env=self.environment)
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=limit,
+                                  env=self.environment, cwd=self.source)
         except subprocess.TimeoutExpired as slow:
             return 124, (slow.stdout or b"").decode() if isinstance(slow.stdout, bytes) else slow.stdout or ""
         if check and done.returncode:

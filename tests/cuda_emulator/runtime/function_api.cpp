@@ -115,6 +115,12 @@ unsigned long long cudaEmulatorLaunches() {
   return runtime.launches;
 }
 
+unsigned long long cudaEmulatorUploads() {
+  Runtime& runtime = Runtime::instance();
+  const std::lock_guard lock(runtime.mutex);
+  return runtime.uploads;
+}
+
 // For libraries beside the runtime (the cuBLAS shim).
 int cudaEmulatorEnqueue(cudaStream_t stream, void (*work)(void*), void* data) {
   return api(

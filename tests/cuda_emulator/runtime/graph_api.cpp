@@ -50,9 +50,11 @@ cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
-  return api([&](Runtime&) {
+  return api([&](Runtime& runtime) {
     auto made = std::make_unique<GraphExec>();
     made->graph = graph_of(graph);
+    made->bytes = options().graph_memory;
+    runtime.graph_bytes += made->bytes;
     *exec = reinterpret_cast<cudaGraphExec_t>(made.release());
   });
 }
@@ -96,7 +98,10 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   return api([&](Runtime&) { delete &graph_of(graph); });
 }
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
-  return api([&](Runtime&) { delete &exec_of(exec); });
+  return api([&](Runtime& runtime) {
+    runtime.graph_bytes -= exec_of(exec).bytes;
+    delete &exec_of(exec);
+  });
 }
 
 }  // extern "C"

@@ -81,6 +81,7 @@ void copy(Runtime& runtime, const char* call, Copy c, cudaMemcpyKind kind, cudaS
   if (c.width == 0 || c.height == 0) return;
   check_copy(call, c.to, c.from, c.to_bytes(), kind);
   check_range(call, c.from, c.from_bytes(), false, false);
+  runtime.uploads += is_device(c.to) && !is_device(c.from);
   Stream& stream = runtime.streams.get(handle);
   if (!asynchronous) runtime.streams.forbid_in_capture(call);
   // Pageable memory is read before the call returns; what goes there has arrived when it returns.
@@ -243,9 +244,9 @@ cudaError_t cudaMallocManaged(void**, std::size_t, unsigned) {
 }
 
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
-  return api([&](Runtime&) {
+  return api([&](Runtime& runtime) {
     *total = options().memory;
-    *free = options().memory - DeviceMemory::instance().used();
+    *free = options().memory - DeviceMemory::instance().used() - runtime.graph_bytes;
   });
 }
 

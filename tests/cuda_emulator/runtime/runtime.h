@@ -42,6 +42,8 @@ struct Runtime {
   cudaError_t sticky = cudaSuccess;  // after a fault every call fails, as on a GPU
   std::string report;                // the last fault's
   u64 launches = 0;
+  u64 uploads = 0;      // copies from host to device
+  u64 graph_bytes = 0;  // device memory that executable graphs take
 
   // Notes a fault and tells it on stderr.
   void fail(const Fault& fault);

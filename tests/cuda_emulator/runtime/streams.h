@@ -35,6 +35,7 @@ struct Graph {
 };
 struct GraphExec {
   Graph graph;
+  u64 bytes = 0;                           // of device memory, as GRAPH_MEMORY says
   std::shared_ptr<Operation> last_launch;  // a graph does not run beside itself
 };
 
