@@ -13,6 +13,15 @@ namespace {
 // From this many rows on, packing them is worth a fork and join of its own.
 constexpr int64_t kSharedPackRows = 16;
 
+// Kept for the engine thread, which hands it out: a thread_local of the workers would be every thread's, also
+// those of HTTP connections.
+AmxScratch* scratch_of(int threads) {
+  static thread_local Buffer scratch;
+  const size_t needed = static_cast<size_t>(threads) * sizeof(AmxScratch);
+  if (scratch.size() < needed) scratch = allocate_aligned(needed, "scratch of the AMX products");
+  return reinterpret_cast<AmxScratch*>(scratch.data());
+}
+
 }  // namespace
 
 Matrix AmxLinear::pack(const HostMatrix& matrix, ThreadPool& pool) const {
@@ -43,8 +52,10 @@ void AmxLinear::multiply(TensorView x, const Matrix& w, TensorView y, ThreadPool
                 .first_panel = 0,
                 .last_panel = ceil_div(w.n, kPanelChannels),
                 .first_column_tile = 0,
-                .last_column_tile = column_tiles};
+                .last_column_tile = column_tiles,
+                .scratch = nullptr};
   pack_rows(whole, pool);
+  AmxScratch* scratch = scratch_of(pool.size());
   const int parts = row_parts(whole.last_panel, whole.last_column_tile, pool.size());
   pool.run([&](int thread) {
     const Share panels = share_of(whole.last_panel, thread / parts, pool.size() / parts);
@@ -54,6 +65,7 @@ void AmxLinear::multiply(TensorView x, const Matrix& w, TensorView y, ThreadPool
     part.last_panel = panels.last;
     part.first_column_tile = columns.first;
     part.last_column_tile = columns.last;
+    part.scratch = scratch + thread;
     kernels_.multiply_part(part);
   });
 }

@@ -37,6 +37,14 @@ struct AmxWeights {
   const float* table;  // for nibbles: 16 values
 };
 
+// What one thread works in.
+struct alignas(64) AmxScratch {
+  static constexpr int64_t kPanels = 8, kTiles = 32, kColumns = 32;
+  unsigned char weights[2][kPanels * kTiles * kTileBytes];  // A tiles in use, and the next
+  unsigned char resting[kColumns * kPanels * kTileBytes];   // C tiles while K is interrupted
+  unsigned char c[kTileBytes];
+};
+
 // y[row, channel] for the rows of column tiles first_column_tile..last_column_tile (16 rows each) and the
 // channels of panels first_panel..last_panel.
 struct AmxPart {
@@ -55,6 +63,7 @@ struct AmxPart {
   int64_t y_stride;
   int64_t first_panel, last_panel;
   int64_t first_column_tile, last_column_tile;
+  AmxScratch* scratch;  // the calling thread's own
 };
 
 struct AmxKernels {
