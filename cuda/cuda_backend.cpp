@@ -371,8 +371,7 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
     if (each <= kGraphBytes) return;
     spdlog::warn(
         "captured steps take {} KiB of GPU memory each, the memory plan has {} KiB: if memory runs out, "
-        "lower "
-        "--gpu-memory",
+        "lower --gpu-memory",
         each >> 10, kGraphBytes >> 10);
   }
 

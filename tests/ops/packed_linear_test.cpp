@@ -251,7 +251,7 @@ TEST_P(PackedLinear, GivesARowTheSameBitsAmongAnyNumberOfRows) {
   }
 }
 
-// More rows than any kernel takes in one walk (AMX: strips of 512), and k interrupted.
+// More rows than any kernel takes in one walk (AMX: 512), and k interrupted.
 TEST_P(PackedLinear, GivesARowTheSameBitsAmongHundreds) {
   const int64_t n = 33, k = 2048 + 5 * small_k(), rows = 530;
   const Weights weights(format(), n, k);
