@@ -182,7 +182,7 @@ void add_compute_options(CLI::App& command, ModelOptions& o) {
           one_of({"own", "cublas"}));
   declare(command, "--cpu-kernels", o.cpu_kernels,
           "Instruction set of the CPU kernels; without it the best that the processor has",
-          one_of({"scalar", "avx2", "avx512", "avx512bf16", "amx"}));
+          one_of({"scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "amxbf16", "amx"}));
   declare(command, "--threads", o.threads, "Threads that compute; 0: one per core", in_range(0, 1024));
 }
 

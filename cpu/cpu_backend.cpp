@@ -32,7 +32,9 @@ constexpr KernelSet kKernelSets[] = {
     {"scalar", nullptr, scalar_kernels, scalar_linear},
     {"avx2", &CpuFeatures::avx2, avx2_kernels, avx2_linear},
     {"avx512", &CpuFeatures::avx512, avx512_kernels, avx512_linear},
+    {"avx512vnni", &CpuFeatures::avx512vnni, avx512_kernels, avx512vnni_linear},
     {"avx512bf16", &CpuFeatures::avx512bf16, avx512_kernels, avx512bf16_linear},
+    {"amxbf16", &CpuFeatures::amx, avx512_kernels, plain_amx_linear},
     {"amx", &CpuFeatures::amx, avx512_kernels, amx_linear},
 };
 

@@ -11,7 +11,7 @@ namespace tramontane {
 
 struct CpuOptions {
   int threads = 0;            // 0: one per available core
-  std::string kernels;        // "", "scalar", "avx2", "avx512", "avx512bf16", "amx": empty takes the best that this processor has
+  std::string kernels;        // "", "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16", "amxbf16", "amx": empty takes the best that this processor has
   bool f32 = false;           // F32 arithmetic (activations, KV cache, weights as stored): the reference mode; runs on the scalar kernels
 };
 

@@ -58,10 +58,12 @@ CpuFeatures detect() {
   const bool f = has_bit(extended.ebx, 16), dq = has_bit(extended.ebx, 17);
   const bool bw = has_bit(extended.ebx, 30), vl = has_bit(extended.ebx, 31);
   found.avx512 = found.avx2 && zmm && f && dq && bw && vl;
-  found.avx512bf16 = found.avx512 && has_bit(cpuid(7, 1).eax, 5);
+  found.avx512vnni = found.avx512 && has_bit(extended.ecx, 11);
+  found.avx512bf16 = found.avx512vnni && has_bit(cpuid(7, 1).eax, 5);
   const bool tile_state = (saved & 0x60000) == 0x60000;
-  const bool amx_bf16 = has_bit(extended.edx, 22), amx_tile = has_bit(extended.edx, 24);
-  found.amx = found.avx512bf16 && tile_state && amx_bf16 && amx_tile && may_use_tiles();
+  const bool bf16 = has_bit(extended.edx, 22), tiles = has_bit(extended.edx, 24),
+             int8 = has_bit(extended.edx, 25);
+  found.amx = found.avx512bf16 && tile_state && bf16 && tiles && int8 && may_use_tiles();
   return found;
 }
 

@@ -7,8 +7,9 @@ namespace tramontane {
 struct CpuFeatures {
   bool avx2 = false;        // AVX2, FMA and F16C
   bool avx512 = false;      // AVX-512 F, BW, VL and DQ, and everything in avx2
-  bool avx512bf16 = false;  // AVX-512 BF16, and everything in avx512
-  bool amx = false;         // AMX tiles and BF16 products, and everything in avx512bf16
+  bool avx512vnni = false;  // AVX-512 VNNI, and everything in avx512
+  bool avx512bf16 = false;  // AVX-512 BF16, and everything in avx512vnni
+  bool amx = false;         // AMX tiles, BF16 and INT8 products, and everything in avx512bf16
   bool intel = false;       // vendor "GenuineIntel"
 };
 

@@ -84,7 +84,7 @@ void AmxLinear::pack_rows(AmxPart& whole, ThreadPool& pool) const {
   });
 }
 
-const Linear& amx_linear() {
+const Linear& plain_amx_linear() {
   static const AmxLinear linear(amx_linear_kernels);
   return linear;
 }

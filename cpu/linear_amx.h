@@ -1,5 +1,5 @@
 // AmxLinear: packing and the split over threads, for whatever performs the tile operations: the processor
-// (amx_linear() of linear.h), or the emulation that the tests run. Stateless; engine thread only.
+// (plain_amx_linear() of linear.h), or the emulation that the tests run. Stateless; engine thread only.
 #pragma once
 
 #include "cpu/linear.h"

@@ -1,9 +1,10 @@
-// The tile operations as the processor has them. Written as assembly with the memory they touch named: the
-// intrinsics of GCC 12 do not name it, so that stores into a tile's source may be dropped before the tile is
-// loaded.
+// The tile operations as the processor has them, and the walks over them. Written as assembly with the memory
+// they touch named: the intrinsics of GCC 12 do not name it, so that stores into a tile's source may be
+// dropped before the tile is loaded.
 #include <immintrin.h>
 
 #include "cpu/linear_amx_tile.h"
+#include "cpu/linear_planes_tile.h"
 
 namespace tramontane {
 namespace {
@@ -17,6 +18,8 @@ static_assert(sizeof(TileConfig) == 64);
 
 // Tile registers by number. Each thread has its own; configure() comes first and release() last.
 struct Tiles {
+  using Bytes = unsigned char[1024];  // as many as a tile touches at most: rows are 64 bytes apart or fewer
+
   static void configure(const TileConfig& config) { __asm__ volatile("ldtilecfg %0" ::"m"(config)); }
   static void release() { __asm__ volatile("tilerelease" ::: "memory"); }
   template <int T>
@@ -25,23 +28,40 @@ struct Tiles {
   }
   template <int T>
   static void load(const void* from, int64_t stride) {
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(T) : "memory");
+    __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(T),
+                     "m"(*static_cast<const Bytes*>(from)));
   }
   template <int T>
   static void store(void* to, int64_t stride) {
-    __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(to), "r"(stride), "i"(T) : "memory");
+    __asm__ volatile("tilestored %%tmm%c3, (%1,%2,1)"
+                     : "+m"(*static_cast<Bytes*>(to))
+                     : "r"(to), "r"(stride), "i"(T));
   }
-  // C += A x B.
+  // C += A x B, in BF16.
   template <int C, int A, int B>
   static void multiply() {
     __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
   }
+  // C += A x B, in signed bytes of A and unsigned ones of B.
+  template <int C, int A, int B>
+  static void multiply_bytes() {
+    __asm__ volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+  }
 };
 
+namespace bf16 {
 #include "cpu/linear_amx_tiles.inc"
+}
+namespace planes {
+#include "cpu/linear_planes_tiles.inc"
+}
 
 }  // namespace
 
-const AmxKernels amx_linear_kernels{pack_rows, multiply_part};
+const AmxKernels amx_linear_kernels{bf16::pack_rows, bf16::multiply_part};
+
+void multiply_planes_amx(const PlanesPart& part) {
+  planes::multiply_part(part);
+}
 
 }  // namespace tramontane

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cpu/aligned_buffer.h"
+#include "cpu/pack_common.h"
 #include "engine/backend/check.h"
 
 namespace tramontane {
@@ -14,46 +15,9 @@ namespace {
 // A packed buffer starts with the 16 values of a 4-bit table.
 constexpr size_t kTableBytes = 16 * sizeof(float);
 
-int64_t round_up(int64_t value, int64_t unit) {
-  return (value + unit - 1) / unit * unit;
-}
-
 int64_t tile_code_bytes(WeightCodes codes) {
   if (codes == WeightCodes::bf16) return kTileBytes;
   return codes == WeightCodes::bytes ? kTileBytes / 2 : kTileBytes / 4;
-}
-
-ScaleType scale_type_of(DType dtype) {
-  CHECK(dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16, "scales are F32, F16 or BF16");
-  if (dtype == DType::f32) return ScaleType::f32;
-  return dtype == DType::f16 ? ScaleType::f16 : ScaleType::bf16;
-}
-
-float element_at(const std::byte* data, DType dtype, int64_t index) {
-  if (dtype == DType::f32) {
-    float value;
-    std::memcpy(&value, data + index * 4, 4);
-    return value;
-  }
-  uint16_t bits;
-  std::memcpy(&bits, data + index * 2, 2);
-  return dtype == DType::f16 ? f16_to_float(bits) : bf16_to_float(bits);
-}
-
-// Bytes of one group's 16 scales, and of its 16 biases where there are any.
-int64_t group_bytes(const Matrix& matrix) {
-  return kPanelChannels * static_cast<int64_t>(size_of(matrix.scale_dtype)) *
-         (matrix.quant->has_bias ? 2 : 1);
-}
-
-// A matrix to be packed, without its bytes.
-Matrix shape_of(const HostMatrix& matrix) {
-  Matrix packed;
-  packed.n = matrix.n;
-  packed.k = matrix.k;
-  packed.quant = matrix.quant;
-  packed.scale_dtype = matrix.scale_dtype;
-  return packed;
 }
 
 // Where a tile's codes begin in its panel.
@@ -74,54 +38,30 @@ std::byte signed_where_asked(const AmxWeights& layout, std::byte code) {
 }
 
 // The rest are the packers of one panel: `out` is zero where they write nothing.
-struct PanelSource {
-  const HostMatrix& matrix;
-  const AmxWeights& layout;
-  int64_t first_row;
-  int channels;  // that exist
-};
-
-void pack_scales(const PanelSource& source, std::byte* out) {
-  const HostMatrix& matrix = source.matrix;
-  const int64_t groups = matrix.k / matrix.quant->group;
-  const size_t size = size_of(matrix.scale_dtype);
-  const int64_t bytes = static_cast<int64_t>(kPanelChannels * size) * (matrix.quant->has_bias ? 2 : 1);
-  for (int64_t g = 0; g < groups; ++g) {
-    std::byte* to = out + scales_at(source.layout, g, bytes);
-    for (const std::span<const std::byte> values : {matrix.scales, matrix.biases}) {
-      if (values.empty()) continue;
-      for (int channel = 0; channel < source.channels; ++channel) {
-        const auto at = static_cast<size_t>((source.first_row + channel) * groups + g);
-        std::memcpy(to + static_cast<size_t>(channel) * size, values.data() + at * size, size);
-      }
-      to += kPanelChannels * size;
-    }
-  }
+void pack_scales(const PanelRows& rows, const AmxWeights& layout, std::byte* out) {
+  const int64_t bytes = group_bytes(shape_of(rows.matrix));
+  for (int64_t g = 0; g < layout.k / layout.group; ++g)
+    pack_group_scales(rows, g, out + scales_at(layout, g, bytes));
 }
 
-const std::byte* codes_of(const PanelSource& source, int channel) {
-  const int64_t row_bytes = static_cast<int64_t>(source.matrix.codes.size()) / source.matrix.n;
-  return source.matrix.codes.data() + (source.first_row + channel) * row_bytes;
-}
-
-void pack_dense(const PanelSource& source, int channel, int64_t first, std::byte* tile) {
-  const std::byte* row = codes_of(source, channel);
-  const int64_t count = std::min<int64_t>(kTileK, source.matrix.k - first);
+void pack_dense(const PanelRows& rows, const AmxWeights&, int channel, int64_t first, std::byte* tile) {
+  const std::byte* row = rows.codes(channel);
+  const int64_t count = std::min<int64_t>(kTileK, rows.matrix.k - first);
   uint16_t values[kTileK];
-  if (source.matrix.dense_dtype == DType::bf16) {
+  if (rows.matrix.dense_dtype == DType::bf16) {
     std::memcpy(values, row + first * 2, static_cast<size_t>(count) * 2);
   } else {
     for (int64_t i = 0; i < count; ++i)
-      values[i] = float_to_bf16(element_at(row, source.matrix.dense_dtype, first + i));
+      values[i] = float_to_bf16(element_at(row, rows.matrix.dense_dtype, first + i));
   }
   std::memcpy(tile + channel * 64, values, static_cast<size_t>(count) * 2);
 }
 
 // Nibble j of word i of vector v is channel 4v + j at k = i. Two words are one 32-bit store; K is even.
-void pack_nibbles(const PanelSource& source, int channel, int64_t first, std::byte* tile) {
-  const std::byte* row = codes_of(source, channel);
+void pack_nibbles(const PanelRows& rows, const AmxWeights&, int channel, int64_t first, std::byte* tile) {
+  const std::byte* row = rows.codes(channel);
   const int shift = channel % 4 * 4;
-  const int64_t last = std::min<int64_t>(first + kTileK, source.matrix.k);
+  const int64_t last = std::min<int64_t>(first + kTileK, rows.matrix.k);
   for (int64_t k = first; k < last; k += 2) {
     const auto byte = std::to_integer<uint32_t>(row[k / 2]);
     std::byte* words = tile + channel / 4 * 64 + (k - first) * 2;
@@ -132,22 +72,21 @@ void pack_nibbles(const PanelSource& source, int channel, int64_t first, std::by
   }
 }
 
-void pack_bytes(const PanelSource& source, int channel, int64_t first, std::byte* tile) {
-  const std::byte* row = codes_of(source, channel);
-  const int64_t count = std::min<int64_t>(kTileK, source.matrix.k - first);
-  for (int64_t i = 0; i < count; ++i)
-    tile[channel * kTileK + i] = signed_where_asked(source.layout, row[first + i]);
+void pack_bytes(const PanelRows& rows, const AmxWeights& layout, int channel, int64_t first,
+                std::byte* tile) {
+  const std::byte* row = rows.codes(channel);
+  const int64_t count = std::min<int64_t>(kTileK, rows.matrix.k - first);
+  for (int64_t i = 0; i < count; ++i) tile[channel * kTileK + i] = signed_where_asked(layout, row[first + i]);
 }
 
-void pack_panel(const PanelSource& source, std::byte* out) {
-  const AmxWeights& layout = source.layout;
-  if (layout.codes != WeightCodes::bf16) pack_scales(source, out);
+void pack_panel(const PanelRows& rows, const AmxWeights& layout, std::byte* out) {
+  if (layout.codes != WeightCodes::bf16) pack_scales(rows, layout, out);
   const auto pack_tile = layout.codes == WeightCodes::bf16      ? pack_dense
                          : layout.codes == WeightCodes::nibbles ? pack_nibbles
                                                                 : pack_bytes;
   for (int64_t tile = 0; tile < layout.tiles; ++tile)
-    for (int channel = 0; channel < source.channels; ++channel)
-      pack_tile(source, channel, tile * kTileK, out + codes_at(layout, tile));
+    for (int channel = 0; channel < rows.channels; ++channel)
+      pack_tile(rows, layout, channel, tile * kTileK, out + codes_at(layout, tile));
 }
 
 // Everything of the view that the shape decides; pointers stay null.
@@ -176,8 +115,7 @@ AmxWeights layout_of(const Matrix& matrix) {
 }  // namespace
 
 size_t amx_bytes(const HostMatrix& matrix) {
-  const int64_t panels = round_up(matrix.n, kPanelChannels) / kPanelChannels;
-  return kTableBytes + static_cast<size_t>(panels * layout_of(shape_of(matrix)).panel_bytes);
+  return kTableBytes + static_cast<size_t>(panel_count(matrix.n) * layout_of(shape_of(matrix)).panel_bytes);
 }
 
 Matrix pack_amx(const HostMatrix& matrix, ThreadPool& pool) {
@@ -191,17 +129,10 @@ Matrix pack_amx(const HostMatrix& matrix, ThreadPool& pool) {
           "groups are 16, 32, 64 or 128 weights");
   Matrix packed = shape_of(matrix);
   const AmxWeights layout = layout_of(packed);
-  const int64_t panels = round_up(matrix.n, kPanelChannels) / kPanelChannels;
   packed.codes = allocate_aligned(amx_bytes(matrix), "packed weights");
   if (matrix.quant) std::memcpy(packed.codes.data(), matrix.quant->table.data(), kTableBytes);
-  pool.run([&](int thread) {
-    const Share share = share_of(panels, thread, pool.size());
-    for (int64_t panel = share.first; panel < share.last; ++panel) {
-      const int64_t first_row = panel * kPanelChannels;
-      const int channels = static_cast<int>(std::min<int64_t>(kPanelChannels, matrix.n - first_row));
-      pack_panel({matrix, layout, first_row, channels},
-                 packed.codes.data() + kTableBytes + panel * layout.panel_bytes);
-    }
+  for_each_panel(matrix, pool, [&](int64_t panel, const PanelRows& rows) {
+    pack_panel(rows, layout, packed.codes.data() + kTableBytes + panel * layout.panel_bytes);
   });
   return packed;
 }

@@ -81,7 +81,7 @@ const Linear& avx512_linear() {
   return linear;
 }
 
-const Linear& avx512bf16_linear() {
+const Linear& plain_avx512bf16_linear() {
   static const PackedLinear linear(avx512bf16_linear_kernels);
   return linear;
 }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cpu/aligned_buffer.h"
+#include "cpu/pack_common.h"
 #include "engine/backend/check.h"
 
 namespace tramontane {
@@ -19,22 +20,8 @@ struct PackedHeader {
 };
 static_assert(sizeof(PackedHeader) == 128);
 
-int64_t round_up(int64_t value, int64_t unit) {
-  return (value + unit - 1) / unit * unit;
-}
-
-int64_t panel_count(int64_t n) {
-  return (n + kPanelChannels - 1) / kPanelChannels;
-}
-
-// Bytes of 16 scales, and of 16 biases where there are any.
-int64_t group_scale_bytes(const Matrix& matrix) {
-  return kPanelChannels * static_cast<int64_t>(size_of(matrix.scale_dtype)) *
-         (matrix.quant->has_bias ? 2 : 1);
-}
-
 int64_t scale_bytes(const Matrix& matrix) {
-  return matrix.quant ? round_up(matrix.k / matrix.quant->group * group_scale_bytes(matrix), 64) : 0;
+  return matrix.quant ? round_up(matrix.k / matrix.quant->group * group_bytes(matrix), 64) : 0;
 }
 
 // Weights of one channel in a 32-bit word of codes.
@@ -44,33 +31,6 @@ int word_weights(const Matrix& matrix) {
 
 int64_t panel_bytes(const Matrix& matrix) {
   return scale_bytes(matrix) + matrix.k / word_weights(matrix) * 4 * kPanelChannels;
-}
-
-// A matrix to be packed, without its bytes.
-Matrix shape_of(const HostMatrix& matrix) {
-  Matrix packed;
-  packed.n = matrix.n;
-  packed.k = matrix.k;
-  packed.quant = matrix.quant;
-  packed.scale_dtype = matrix.scale_dtype;
-  return packed;
-}
-
-ScaleType scale_type_of(DType dtype) {
-  CHECK(dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16, "scales are F32, F16 or BF16");
-  if (dtype == DType::f32) return ScaleType::f32;
-  return dtype == DType::f16 ? ScaleType::f16 : ScaleType::bf16;
-}
-
-float scalar_at(const std::byte* data, DType dtype, int64_t index) {
-  if (dtype == DType::f32) {
-    float value;
-    std::memcpy(&value, data + index * 4, 4);
-    return value;
-  }
-  uint16_t bits;
-  std::memcpy(&bits, data + index * 2, 2);
-  return dtype == DType::f16 ? f16_to_float(bits) : bf16_to_float(bits);
 }
 
 // The number that makes every entry of a table an integer: 192 for FP4, whose entries are integers / 192; 1
@@ -121,8 +81,8 @@ uint32_t split_nibbles(uint32_t word) {
 }
 
 uint32_t rounded_pair(const std::byte* row, DType dtype, int64_t index) {
-  const uint32_t low = float_to_bf16(scalar_at(row, dtype, 2 * index));
-  const uint32_t high = float_to_bf16(scalar_at(row, dtype, 2 * index + 1));
+  const uint32_t low = float_to_bf16(element_at(row, dtype, 2 * index));
+  const uint32_t high = float_to_bf16(element_at(row, dtype, 2 * index + 1));
   return low | high << 16;
 }
 
@@ -140,9 +100,11 @@ void interleave(const std::byte* rows, int64_t row_bytes, int channels, int64_t 
       }
 }
 
-void pack_codes(const HostMatrix& matrix, int64_t first_row, int channels, int64_t words, std::byte* out) {
+void pack_codes(const PanelRows& panel, int64_t words, std::byte* out) {
+  const HostMatrix& matrix = panel.matrix;
   const int64_t row_bytes = static_cast<int64_t>(matrix.codes.size()) / matrix.n;
-  const std::byte* rows = matrix.codes.data() + first_row * row_bytes;
+  const std::byte* rows = panel.codes(0);
+  const int channels = panel.channels;
   const DType dtype = matrix.dense_dtype;
   if (matrix.quant && matrix.quant->bits == 4) {
     interleave(rows, row_bytes, channels, words, out,
@@ -155,21 +117,14 @@ void pack_codes(const HostMatrix& matrix, int64_t first_row, int channels, int64
   }
 }
 
-void pack_scales(const HostMatrix& matrix, int64_t first_row, int channels, float divisor, std::byte* out) {
-  const int64_t groups = matrix.k / matrix.quant->group;
-  const int64_t size = static_cast<int64_t>(size_of(matrix.scale_dtype));
-  for (int64_t g = 0; g < groups; ++g) {
-    for (const std::span<const std::byte> source : {matrix.scales, matrix.biases}) {
-      if (source.empty()) continue;
-      for (int channel = 0; channel < channels; ++channel)
-        std::memcpy(out + channel * size, source.data() + ((first_row + channel) * groups + g) * size,
-                    static_cast<size_t>(size));
-      if (divisor != 1.0f && source.data() == matrix.scales.data())
-        for (int channel = 0; channel < channels; ++channel) {
-          const float divided = scalar_at(out, DType::f32, channel) / divisor;
-          std::memcpy(out + channel * 4, &divided, 4);
-        }
-      out += kPanelChannels * size;
+void pack_scales(const PanelRows& rows, float divisor, std::byte* out) {
+  const int64_t groups = rows.matrix.k / rows.matrix.quant->group, bytes = group_bytes(shape_of(rows.matrix));
+  for (int64_t g = 0; g < groups; ++g, out += bytes) {
+    pack_group_scales(rows, g, out);
+    if (divisor == 1.0f) continue;
+    for (int channel = 0; channel < rows.channels; ++channel) {
+      const float divided = element_at(out, DType::f32, channel) / divisor;
+      std::memcpy(out + channel * 4, &divided, 4);
     }
   }
 }
@@ -186,20 +141,14 @@ Matrix pack_panels(const HostMatrix& matrix, ThreadPool& pool) {
     throw std::runtime_error("weight matrix: k is " + std::to_string(matrix.k) +
                              ", the vector kernels need an even one");
   Matrix packed = shape_of(matrix);
-  const int64_t panels = panel_count(matrix.n), bytes = panel_bytes(packed),
-                words = matrix.k / word_weights(packed);
+  const int64_t bytes = panel_bytes(packed), words = matrix.k / word_weights(packed);
   packed.codes = allocate_aligned(packed_bytes(matrix), "packed weights");
   write_header(packed, packed.codes.data());
   const float divisor = scale_divisor(packed);
-  pool.run([&](int thread) {
-    const Share share = share_of(panels, thread, pool.size());
-    for (int64_t panel = share.first; panel < share.last; ++panel) {
-      std::byte* out = packed.codes.data() + sizeof(PackedHeader) + panel * bytes;
-      const int64_t first_row = panel * kPanelChannels;
-      const int channels = static_cast<int>(std::min<int64_t>(kPanelChannels, matrix.n - first_row));
-      if (matrix.quant) pack_scales(matrix, first_row, channels, divisor, out);
-      pack_codes(matrix, first_row, channels, words, out + scale_bytes(packed));
-    }
+  for_each_panel(matrix, pool, [&](int64_t panel, const PanelRows& rows) {
+    std::byte* out = packed.codes.data() + sizeof(PackedHeader) + panel * bytes;
+    if (matrix.quant) pack_scales(rows, divisor, out);
+    pack_codes(rows, words, out + scale_bytes(packed));
   });
   return packed;
 }
@@ -239,9 +188,9 @@ void read_packed_row(const Matrix& matrix, int64_t n, float* out) {
     const float code = w.codes == WeightCodes::nibbles
                            ? w.table_f32[word >> (16 * (at % 2) + 4 * (at / 2)) & 15u]
                            : static_cast<float>(word >> 8 * at & 255u) - w.code_zero;
-    const std::byte* scales = panel + k / w.group * group_scale_bytes(matrix);
-    out[k] = code * scalar_at(scales, matrix.scale_dtype, channel);
-    if (w.has_bias) out[k] += scalar_at(scales, matrix.scale_dtype, kPanelChannels + channel);
+    const std::byte* scales = panel + k / w.group * group_bytes(matrix);
+    out[k] = code * element_at(scales, matrix.scale_dtype, channel);
+    if (w.has_bias) out[k] += element_at(scales, matrix.scale_dtype, kPanelChannels + channel);
   }
 }
 

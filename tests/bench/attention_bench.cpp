@@ -120,7 +120,7 @@ void register_model(const std::string& kernels, const Model& model, int threads)
 
 int main(int argc, char** argv) {
   for (const std::string& kernels : tramontane::available_cpu_kernels()) {
-    if (kernels == "avx512bf16") continue;  // its attention is that of avx512
+    if (kernels == "avx512vnni" || kernels == "avx512bf16") continue;  // their attention is that of avx512
     for (const tramontane::Model& model : tramontane::kModels) {
       for (int threads : {1, 2}) tramontane::register_model(kernels, model, threads);
     }

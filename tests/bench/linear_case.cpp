@@ -11,9 +11,9 @@
 namespace tramontane {
 namespace {
 
-std::array<float, 16> affine_table() {
+std::array<float, 16> affine_table(int zero = 0) {
   std::array<float, 16> table{};
-  for (size_t i = 0; i < 16; ++i) table[i] = static_cast<float>(i);
+  for (int i = 0; i < 16; ++i) table[static_cast<size_t>(i)] = static_cast<float>(i - zero);
   return table;
 }
 
@@ -53,15 +53,19 @@ const std::vector<Format>& formats() {
                                           {"q4_1", QuantLayout{4, 32, true, 0, affine_table()}, DType::f16},
                                           {"fp4", QuantLayout{4, 64, false, 0, fp4_table()}, DType::f32},
                                           {"mlx4", QuantLayout{4, 64, true, 0, affine_table()}, DType::bf16},
-                                          {"q4_0", QuantLayout{4, 32, false, 8, affine_table()}, DType::f16},
+                                          {"q4_0", QuantLayout{4, 32, false, 8, affine_table(8)}, DType::f16},
                                           {"q8_0", QuantLayout{8, 32, false, 128, {}}, DType::f16}};
   return all;
 }
 
 std::vector<Kernel> kernels() {
   std::vector<Kernel> all;
-  if (cpu_features().amx) all.push_back({"amx", &amx_linear()});
+  if (cpu_features().amx) {
+    all.push_back({"amx", &amx_linear()});
+    all.push_back({"amxbf16", &plain_amx_linear()});
+  }
   if (cpu_features().avx512bf16) all.push_back({"avx512bf16", &avx512bf16_linear()});
+  if (cpu_features().avx512vnni) all.push_back({"avx512vnni", &avx512vnni_linear()});
   if (cpu_features().avx512) all.push_back({"avx512", &avx512_linear()});
   if (cpu_features().avx2) all.push_back({"avx2", &avx2_linear()});
   return all;
@@ -82,7 +86,7 @@ const MachineLimits& limits_of(int threads) {
 
 double peak_gflop_s(const Kernel& kernel, int threads) {
   const MachineLimits& limits = limits_of(threads);
-  if (kernel.name == "amx") return limits.amx_gflop_s;
+  if (kernel.name.starts_with("amx")) return limits.amx_gflop_s;
   return kernel.name == "avx512bf16" ? limits.dpbf16_gflop_s : limits.fma_gflop_s;
 }
 

@@ -92,7 +92,8 @@ TEST(CpuBackend, NamesTheBufferThatDoesNotFit) {
 TEST(CpuFeatures, SetsContainEachOther) {
   const CpuFeatures& features = cpu_features();
   EXPECT_TRUE(features.avx2 || !features.avx512);
-  EXPECT_TRUE(features.avx512 || !features.avx512bf16);
+  EXPECT_TRUE(features.avx512 || !features.avx512vnni);
+  EXPECT_TRUE(features.avx512vnni || !features.avx512bf16);
   EXPECT_TRUE(features.avx512bf16 || !features.amx);
   EXPECT_GE(available_cores(), 1);
 }

@@ -1,7 +1,7 @@
 // The tile operations in plain C++, as the manual states them (Intel, Architecture Instruction Set
 // Extensions, "TDPBF16PS": sums of even and of odd k apart by FMA from zero, then both together, then onto
-// C). What the processor would refuse stops the test: a tile that is not configured, shapes that do not fit.
-// Subnormals, which the instruction takes and gives as zero, are kept.
+// C; "TDPBSUD": integers). What the processor would refuse stops the test: a tile that is not configured,
+// shapes that do not fit. Subnormals, which the instruction takes and gives as zero, are kept.
 #include "tests/ops/linear_amx_emulated.h"
 
 #include <immintrin.h>
@@ -68,6 +68,18 @@ struct Tiles {
   }
   template <int C, int A, int B>
   static void multiply() {
+    check_shapes<C, A, B>();
+    for (int row = 0; row < state.config.rows[C]; ++row) multiply_row(row, C, A, B);
+  }
+  template <int C, int A, int B>
+  static void multiply_bytes() {
+    check_shapes<C, A, B>();
+    for (int row = 0; row < state.config.rows[C]; ++row) multiply_row_of_bytes(row, C, A, B);
+  }
+
+ private:
+  template <int C, int A, int B>
+  static void check_shapes() {
     check<C>();
     check<A>();
     check<B>();
@@ -75,10 +87,7 @@ struct Tiles {
     require(config.rows[C] == config.rows[A] && config.row_bytes[C] == config.row_bytes[B] &&
                 config.row_bytes[A] == 4 * config.rows[B],
             "C is rows of A x columns of B, and A as wide as B is high");
-    for (int row = 0; row < config.rows[C]; ++row) multiply_row(row, C, A, B);
   }
-
- private:
   template <int T>
   static void check() {
     require(state.config.palette == 1 && state.config.rows[T] > 0 && state.config.row_bytes[T] > 0,
@@ -100,12 +109,30 @@ struct Tiles {
     for (int i = 0; i < state.config.row_bytes[c] / 4; ++i) sums[i] += even[i] + odd[i];
     __builtin_memcpy(state.data[c][row], sums, 64);
   }
+  // A signed, B unsigned.
+  static void multiply_row_of_bytes(int row, int c, int a, int b) {
+    int32_t sums[16];
+    __builtin_memcpy(sums, state.data[c][row], 64);
+    for (int k = 0; k < state.config.row_bytes[a]; ++k)
+      for (int i = 0; i < state.config.row_bytes[c] / 4; ++i)
+        sums[i] += static_cast<int8_t>(state.data[a][row][k]) * state.data[b][k / 4][i * 4 + k % 4];
+    __builtin_memcpy(state.data[c][row], sums, 64);
+  }
 };
 
+namespace bf16 {
 #include "cpu/linear_amx_tiles.inc"
+}
+namespace planes {
+#include "cpu/linear_planes_tiles.inc"
+}
 
 }  // namespace
 
-const AmxKernels amx_emulated_kernels{pack_rows, multiply_part};
+const AmxKernels amx_emulated_kernels{bf16::pack_rows, bf16::multiply_part};
+
+void multiply_planes_emulated(const PlanesPart& part) {
+  planes::multiply_part(part);
+}
 
 }  // namespace tramontane

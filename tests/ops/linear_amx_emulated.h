@@ -4,9 +4,11 @@
 #pragma once
 
 #include "cpu/linear_amx_tile.h"
+#include "cpu/linear_planes_tile.h"
 
 namespace tramontane {
 
 extern const AmxKernels amx_emulated_kernels;
+void multiply_planes_emulated(const PlanesPart& part);
 
 }  // namespace tramontane

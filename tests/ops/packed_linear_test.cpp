@@ -12,7 +12,10 @@
 #include "cpu/linear.h"
 #include "cpu/linear_amx.h"
 #include "cpu/linear_amx_pack.h"
+#include "cpu/linear_planes.h"
+#include "cpu/linear_planes_pack.h"
 #include "cpu/pack.h"
+#include "cpu/pack_common.h"
 #include "tests/ops/linear_amx_emulated.h"
 
 namespace tramontane {
@@ -70,16 +73,26 @@ struct Kernel {
   std::string name;
   const Linear* linear;
   bool bf16_weights = false;  // multiplies by quantised weights rounded to BF16
+  bool planes = false;        // multiplies affine 4-bit weights by x in integers
 };
 
 std::vector<Kernel> kernels() {
   static const AmxLinear amx_emulated(amx_emulated_kernels);
+  static const PlanesLinear planes_emulated(amx_emulated, 0, multiply_planes_emulated);
   std::vector<Kernel> all;
   if (cpu_features().avx2) all.push_back({"avx2", &avx2_linear()});
   if (cpu_features().avx512) all.push_back({"avx512", &avx512_linear()});
-  if (cpu_features().avx512bf16) all.push_back({"avx512bf16", &avx512bf16_linear()});
-  if (cpu_features().avx512bf16) all.push_back({"amx_emulated", &amx_emulated, true});
-  if (cpu_features().amx) all.push_back({"amx", &amx_linear(), true});
+  if (cpu_features().avx512vnni) all.push_back({"avx512vnni", &avx512vnni_linear(), false, true});
+  if (cpu_features().avx512bf16) {
+    all.push_back({"plain_avx512bf16", &plain_avx512bf16_linear()});
+    all.push_back({"avx512bf16", &avx512bf16_linear(), false, true});
+    all.push_back({"amx_emulated", &amx_emulated, true});
+    all.push_back({"planes_emulated", &planes_emulated, true, true});
+  }
+  if (cpu_features().amx) {
+    all.push_back({"amxbf16", &plain_amx_linear(), true});
+    all.push_back({"amx", &amx_linear(), true, true});
+  }
   return all;
 }
 
@@ -184,15 +197,43 @@ Magnitudes magnitudes(const Weights& weights, int64_t n, const uint16_t* x) {
   return sum;
 }
 
-double exact_product(const Weights& weights, int64_t n, const uint16_t* x, bool bf16_weights) {
+// What linear_planes_tile.h says of a row of x: multiples of 2^exponents[group].
+struct RowInIntegers {
+  std::vector<int> q, exponents;
+
+  RowInIntegers(const uint16_t* x, int64_t k, int group) {
+    for (int64_t first = 0; first < k; first += group) {
+      float largest = 0x1p-90f;
+      for (int i = 0; i < group; ++i) largest = std::max(largest, std::fabs(bf16_to_float(x[first + i])));
+      exponents.push_back(std::ilogb(largest) - 10);
+      for (int i = 0; i < group; ++i)
+        q.push_back(
+            static_cast<int>(std::nearbyint(std::ldexp(bf16_to_float(x[first + i]), -exponents.back()))));
+    }
+  }
+};
+
+// x as the kernel multiplies by it.
+std::vector<double> multiplied_x(const Kernel& kernel, const Weights& weights, const uint16_t* x) {
+  std::vector<double> values(static_cast<size_t>(weights.matrix.k));
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<double>(bf16_to_float(x[i]));
+  if (!kernel.planes || !planes_take(weights.matrix.quant)) return values;
+  const int group = weights.matrix.quant->group;
+  const RowInIntegers row(x, weights.matrix.k, group);
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] = std::ldexp(row.q[i], row.exponents[i / static_cast<size_t>(group)]);
+  return values;
+}
+
+double exact_product(const Kernel& kernel, const Weights& weights, int64_t n, const uint16_t* x) {
   std::vector<float> row(static_cast<size_t>(weights.matrix.k));
   dequantize_row(weights.matrix, n, row);
+  const std::vector<double> values = multiplied_x(kernel, weights, x);
+  const bool in_integers = kernel.planes && planes_take(weights.matrix.quant);
+  const bool round = !in_integers && (kernel.bf16_weights || !weights.matrix.quant);
   double sum = 0;
-  for (size_t i = 0; i < row.size(); ++i) {
-    const bool round = bf16_weights || !weights.matrix.quant;
-    const float w = round ? bf16_to_float(float_to_bf16(row[i])) : row[i];
-    sum += static_cast<double>(w) * static_cast<double>(bf16_to_float(x[i]));
-  }
+  for (size_t i = 0; i < row.size(); ++i)
+    sum += static_cast<double>(round ? bf16_to_float(float_to_bf16(row[i])) : row[i]) * values[i];
   return sum;
 }
 
@@ -225,9 +266,8 @@ TEST_P(PackedLinear, IsWithinTheRoundingBoundOfFp64) {
           const double table_rounding = kernel().bf16_weights ? 0 : format().table_rounding;
           const double bound =
               static_cast<double>(k + 8) * 0x1p-24 * sum.total + table_rounding * sum.weights;
-          const double error =
-              static_cast<double>(y[static_cast<size_t>(row * n + channel)]) -
-              exact_product(weights, channel, &x[static_cast<size_t>(row * k)], kernel().bf16_weights);
+          const double error = static_cast<double>(y[static_cast<size_t>(row * n + channel)]) -
+                               exact_product(kernel(), weights, channel, &x[static_cast<size_t>(row * k)]);
           ASSERT_LE(std::fabs(error), bound)
               << "row " << row << ", channel " << channel << " of n " << n << ", k " << k;
         }
@@ -367,6 +407,92 @@ INSTANTIATE_TEST_SUITE_P(All, PackedLinear,
                          case_name);
 GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(PackedLinear);
 
+// The definition of linear_planes_tile.h in plain C++: every kernel gives its bits.
+float product_in_integers(const Weights& weights, int64_t n, const uint16_t* x) {
+  const HostMatrix& matrix = weights.matrix;
+  const QuantLayout& quant = *matrix.quant;
+  const RowInIntegers row(x, matrix.k, quant.group);
+  const int64_t groups = matrix.k / quant.group;
+  const auto value = [&](const std::vector<std::byte>& values, int64_t group) {
+    return element_at(values.data(), matrix.scale_dtype, n * groups + group);
+  };
+  float y = 0;
+  for (int64_t g = 0; g < groups; ++g) {
+    int sum = 0, sum_x = 0;
+    for (int64_t k = g * quant.group; k < (g + 1) * quant.group; ++k) {
+      const auto byte = std::to_integer<unsigned>(matrix.codes[static_cast<size_t>((n * matrix.k + k) / 2)]);
+      const int q = row.q[static_cast<size_t>(k)];
+      sum += (static_cast<int>(byte >> k % 2 * 4 & 15u) - quant.code_zero) * q;
+      sum_x += q;
+    }
+    const int exponent = row.exponents[static_cast<size_t>(g)];
+    y = std::fma(std::ldexp(static_cast<float>(sum), exponent), value(weights.scales, g), y);
+    if (quant.has_bias)
+      y = std::fma(value(weights.biases, g), std::ldexp(static_cast<float>(sum_x), exponent), y);
+  }
+  return y;
+}
+
+TEST(PlanesLinear, GivesTheBitsOfItsDefinition) {
+  ThreadPool pool(2);
+  for (const Kernel& kernel : kernels())
+    for (const Format& format : formats()) {
+      if (!kernel.planes || !planes_take(format.quant)) continue;
+      const int64_t n = 75, k = 17 * format.quant->group, rows = 70;
+      const Weights weights(format, n, k);
+      const Matrix packed = kernel.linear->pack(weights.matrix, pool);
+      std::vector<uint16_t> x = random_rows(rows, k);
+      for (int64_t i = 0; i < k; ++i) {  // groups of one large value, of zeros, of numbers near nothing
+        const int64_t group = i / format.quant->group;
+        x[static_cast<size_t>(i)] = float_to_bf16(
+            group % 4 == 0   ? (i % format.quant->group == 5 ? -3.9e4f : 0.01f * static_cast<float>(i))
+            : group % 4 == 1 ? 0.0f
+            : group % 4 == 2 ? 1e-38f
+                             : 1e30f);
+      }
+      for (const int64_t count : {1, 2, 3, 5, 16, 17, 33, 70}) {
+        const std::vector<float> y = multiply(*kernel.linear, packed, x.data(), count, k, n, pool);
+        for (int64_t row = 0; row < count; ++row)
+          for (int64_t channel = 0; channel < n; ++channel)
+            ASSERT_EQ(std::bit_cast<uint32_t>(y[static_cast<size_t>(row * n + channel)]),
+                      std::bit_cast<uint32_t>(
+                          product_in_integers(weights, channel, &x[static_cast<size_t>(row * k)])))
+                << kernel.name << ", " << format.name << ", row " << row << " of " << count << ", channel "
+                << channel;
+      }
+    }
+}
+
+// A value that is no number, or too large for one, must not come out as an ordinary one.
+TEST(PlanesLinear, GivesNoNumberWhereXIsNone) {
+  ThreadPool pool(1);
+  for (const Kernel& kernel : kernels())
+    for (const Format& format : formats()) {
+      if (!kernel.planes || !planes_take(format.quant)) continue;
+      const int64_t n = 20, k = 3 * format.quant->group, rows = 20;
+      const Weights weights(format, n, k);
+      const Matrix packed = kernel.linear->pack(weights.matrix, pool);
+      for (const uint16_t value : {uint16_t{0x7f80}, uint16_t{0xff80}, uint16_t{0x7fc1}, uint16_t{0x7f00}}) {
+        std::vector<uint16_t> x = random_rows(rows, k);
+        x[static_cast<size_t>(k + 7)] = value;  // of row 1
+        const std::vector<float> y = multiply(*kernel.linear, packed, x.data(), rows, k, n, pool);
+        for (int64_t i = 0; i < rows * n; ++i)
+          ASSERT_EQ(std::isfinite(y[static_cast<size_t>(i)]), i / n != 1)
+              << kernel.name << ", " << format.name;
+      }
+    }
+}
+
+TEST(PlanesLinear, LeavesOtherMatricesToOthers) {
+  EXPECT_TRUE(planes_take(nibbles(32, false, 8)));
+  EXPECT_TRUE(planes_take(nibbles(128, true, 0)));
+  EXPECT_FALSE(planes_take({}));
+  EXPECT_FALSE(planes_take(nibbles(16, false, 4)));
+  EXPECT_FALSE(planes_take(nibbles(64, true, 8)));
+  EXPECT_FALSE(planes_take(bytes(64, true, 0)));
+  EXPECT_FALSE(planes_take(QuantLayout{4, 64, false, 0, fp4_table()}));
+}
+
 template <class Pack>
 std::string error_of_odd_k(const Pack& pack) {
   ThreadPool pool(1);
@@ -390,6 +516,7 @@ TEST(PackPanels, KeepsFourBitWeightsInFourBits) {
   const size_t canonical = weights.codes.size() + weights.scales.size() + weights.biases.size();
   EXPECT_EQ(pack_panels(weights.matrix, pool).bytes(), canonical + 128);
   EXPECT_EQ(pack_amx(weights.matrix, pool).bytes(), canonical + 64);
+  EXPECT_EQ(pack_planes(weights.matrix, pool).bytes(), canonical);
 }
 
 // The emulation does what the manual says; this is where it meets the instructions.
@@ -403,10 +530,10 @@ TEST(AmxLinear, GivesTheBitsOfTheEmulatedTiles) {
   for (const Format& format : formats()) {
     const int64_t n = 75, k = format.quant ? 17 * format.quant->group : 1094;
     const Weights weights(format, n, k);
-    const Matrix packed = amx_linear().pack(weights.matrix, pool);
+    const Matrix packed = plain_amx_linear().pack(weights.matrix, pool);
     for (const int64_t rows : {1, 5, 16, 17, 70}) {
       const std::vector<uint16_t> x = random_rows(rows, k);
-      expect_same_bits(multiply(amx_linear(), packed, x.data(), rows, k, n, pool),
+      expect_same_bits(multiply(plain_amx_linear(), packed, x.data(), rows, k, n, pool),
                        multiply(emulated, packed, x.data(), rows, k, n, pool), format.name);
     }
   }
