@@ -1,5 +1,7 @@
 #include "cpu/linear_planes_pack.h"
 
+#include <cstring>
+
 #include "cpu/aligned_buffer.h"
 #include "cpu/pack_common.h"
 #include "engine/backend/check.h"
@@ -34,15 +36,23 @@ CodePlace code_place(int group, int64_t k, int64_t channel) {
   return {in_half / 4 * 64 + channel * 4 + in_half % 4, k < group / 2 ? 0 : 4};
 }
 
+// Four nibbles, the lowest first, to the low halves of four bytes.
+uint32_t spread_nibbles(const std::byte* from) {
+  uint16_t nibbles;
+  std::memcpy(&nibbles, from, 2);
+  const uint32_t bytes = (nibbles | static_cast<uint32_t>(nibbles) << 8) & 0x00ff00ffu;
+  return (bytes | bytes << 4) & 0x0f0f0f0fu;
+}
+
 void pack_unit(const PanelRows& rows, const PlanesWeights& layout, int64_t unit, std::byte* out) {
   pack_group_scales(rows, unit, out);
   out += layout.unit_scale_bytes;
   for (int channel = 0; channel < rows.channels; ++channel) {
     const std::byte* codes = rows.codes(channel) + unit * layout.group / 2;
-    for (int64_t k = 0; k < layout.group; ++k) {
-      const auto code = std::to_integer<unsigned>(codes[k / 2]) >> k % 2 * 4 & 15u;
-      const CodePlace place = code_place(layout.group, k, channel);
-      out[place.byte] |= static_cast<std::byte>(code << place.shift);
+    for (int64_t k = 0; k < layout.group / 2; k += 4) {
+      const uint32_t word = spread_nibbles(codes + k / 2) | spread_nibbles(codes + (layout.group / 2 + k) / 2)
+                                                                << 4;
+      std::memcpy(out + code_place(layout.group, k, channel).byte, &word, 4);
     }
   }
 }

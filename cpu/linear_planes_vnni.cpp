@@ -1,5 +1,5 @@
-// Rows of x to integers, and products by them with vpdpbusd: one weight of 16 channels, 4 of K at a time,
-// against one row.
+// Rows of x to integers, and products by them with vpdpbusd: 16 channels x 4 of K against the same 4 of one
+// row.
 #include <immintrin.h>
 
 #include "cpu/linear_planes_tile.h"
@@ -18,7 +18,7 @@ namespace {
 // ---- Rows to integers
 
 // Exponents (biased) that a group's largest value is taken to have at least, and may have at most: what is
-// smaller than 2^-90 counts little, and from 2^115 on nothing would come out finite in any format.
+// smaller than 2^-90 counts as little, and 2^115 or more as no number: base could not hold its exponent.
 constexpr uint32_t kLeastExponent = 37, kMostExponent = 241;
 
 inline __m512 bf16_at(const uint16_t* x, int64_t k) {
@@ -121,8 +121,8 @@ inline void sum_unit(const PlanesPart& part, const unsigned char* unit, int64_t 
   UNROLLED for (int p = 0; p < P; ++p) UNROLLED for (int r = 0; r < R; ++r) high[p][r] = low[p][r] =
       _mm512_setzero_si512();
   const unsigned char* codes = unit + w.unit_scale_bytes;
-  for (int k = 0; k < w.group / 2;
-       k += 16) {  // a chunk's low nibbles are of k, its high ones of k + group / 2
+  // A chunk's low nibbles are of k, its high ones of k + group / 2.
+  for (int k = 0; k < w.group / 2; k += 16) {
     const unsigned char *first_high = row_byte(k), *second_high = row_byte(w.group / 2 + k),
                         *first_low = row_byte(w.group + k), *second_low = row_byte(w.group + w.group / 2 + k);
     UNROLLED for (int v = 0; v < 4; ++v, codes += 64) {
