@@ -28,9 +28,10 @@ const Linear& scalar_f32_linear();      // likewise, keeping dense weights as st
 const Linear& avx2_linear();            // AVX2 + FMA + F16C
 const Linear& avx512_linear();          // AVX-512 F, BW, VL, DQ: FP32 FMA
 // Affine 4-bit weights by integer planes (linear_planes.h), the others by what is named second.
-const Linear& avx512vnni_linear();      // AVX-512 VNNI; avx512_linear()
+const Linear& avx512vnni_linear();      // AVX-512 VNNI; plain_avx512vnni_linear()
 const Linear& avx512bf16_linear();      // AVX-512 VNNI; plain_avx512bf16_linear()
 const Linear& amx_linear();             // AVX-512 VNNI up to a few rows, then AMX-INT8 tiles; plain_amx_linear()
+const Linear& plain_avx512vnni_linear();  // quantised weights as integers of 16 bits (linear_tile.h), BF16 ones as avx512_linear()
 // All weights in BF16.
 const Linear& plain_avx512bf16_linear();  // vdpbf16ps
 const Linear& plain_amx_linear();       // AMX-BF16 tiles: prompts faster than amx_linear(), one answer at a time slower

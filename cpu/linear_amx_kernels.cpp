@@ -31,6 +31,12 @@ struct Tiles {
     __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(T),
                      "m"(*static_cast<const Bytes*>(from)));
   }
+  // What is not read again soon: it need not push anything out of L1.
+  template <int T>
+  static void load_once(const void* from, int64_t stride) {
+    __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" ::"r"(from), "r"(stride), "i"(T),
+                     "m"(*static_cast<const Bytes*>(from)));
+  }
   template <int T>
   static void store(void* to, int64_t stride) {
     __asm__ volatile("tilestored %%tmm%c3, (%1,%2,1)"

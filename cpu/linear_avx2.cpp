@@ -26,6 +26,12 @@ struct Isa {
   };
   using Zero = __m256;
 
+  // Groups are summed in FP32.
+  static constexpr bool kDense = true;
+  using Sum = Vec;
+  static Sum no_sum() { return broadcast(0); }
+  static const Vec& value(const Sum& sum, const float*, int64_t) { return sum; }
+
   static Vec broadcast(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
   static Vec add(Vec a, Vec b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
   static Vec fma(const Vec& a, const Vec& b, const Vec& c) {
@@ -123,6 +129,7 @@ struct Isa {
   }
 };
 
+#include "cpu/linear_sums.inc"
 #include "cpu/linear_tiles.inc"
 
 }  // namespace

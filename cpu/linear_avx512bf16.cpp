@@ -21,6 +21,12 @@ struct Isa {
   using Table = __m512i;
   using Zero = __m512;
 
+  // Groups are summed in FP32.
+  static constexpr bool kDense = true;
+  using Sum = Vec;
+  static Sum no_sum() { return broadcast(0); }
+  static const Vec& value(const Sum& sum, const float*, int64_t) { return sum; }
+
   static Vec broadcast(float value) { return _mm512_set1_ps(value); }
   static Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
   static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
@@ -73,6 +79,7 @@ struct Isa {
   }
 };
 
+#include "cpu/linear_sums.inc"
 #include "cpu/linear_tiles.inc"
 
 }  // namespace

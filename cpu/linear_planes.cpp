@@ -87,7 +87,7 @@ void PlanesLinear::multiply(TensorView x, const Matrix& w, TensorView y, ThreadP
 }
 
 const Linear& avx512vnni_linear() {
-  static const PlanesLinear linear(avx512_linear(), 0, multiply_planes_vnni);
+  static const PlanesLinear linear(plain_avx512vnni_linear(), 0, multiply_planes_vnni);
   return linear;
 }
 

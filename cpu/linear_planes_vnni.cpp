@@ -13,59 +13,31 @@
 namespace tramontane {
 namespace {
 
+#include "cpu/linear_integers.inc"
 #include "cpu/linear_planes_unit.inc"
 
 // ---- Rows to integers
 
-// Exponents (biased) that a group's largest value is taken to have at least, and may have at most: what is
-// smaller than 2^-90 counts as little, and 2^115 or more as no number: base could not hold its exponent.
-constexpr uint32_t kLeastExponent = 37, kMostExponent = 241;
-
-inline __m512 bf16_at(const uint16_t* x, int64_t k) {
-  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + k));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
-
-// The exponent of the largest magnitude; 255 where one is infinite or not a number.
-inline uint32_t largest_exponent(const uint16_t* x, int group) {
-  __m512i largest = _mm512_setzero_si512();
-  for (int k = 0; k < group; k += 16) {
-    const __m512i bits = _mm512_and_si512(_mm512_castps_si512(bf16_at(x, k)), _mm512_set1_epi32(0x7fffffff));
-    largest = _mm512_max_epu32(largest, bits);
-  }
-  const uint32_t exponent = _mm512_reduce_max_epu32(largest) >> 23;
-  return exponent < kLeastExponent ? kLeastExponent : exponent;
-}
-
-inline float of_bits(uint32_t bits) {
-  return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(static_cast<int>(bits))));
-}
-
 // One group of a row, whose part of the unit's first tile is `out`; the next tile's lies `next_tile` further.
 inline void quantise_group(const PlanesWeights& w, const uint16_t* x, unsigned char* out, int64_t next_tile,
                            PlanesScales& scales, int64_t row) {
-  const uint32_t exponent = largest_exponent(x, w.group);
-  const bool finite = exponent <= kMostExponent;
-  const __m512 inverse =
-      _mm512_set1_ps(of_bits((264u - (finite ? exponent : kLeastExponent)) << 23));  // 2^-e
+  const GroupScale group = scale_of(x, w.group);
   const auto store = [&](int byte, __m512i values) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + byte / 64 * next_tile + byte % 64),
                      _mm512_cvtepi32_epi8(values));
   };
   __m512i sums = _mm512_setzero_si512();
   for (int k = 0; k < w.group; k += 16) {
-    const __m512 scaled = _mm512_mul_ps(bf16_at(x, k), inverse);
-    const __m512i q = _mm512_cvt_roundps_epi32(scaled, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const __m512i q = integers_at(x, k, group);
     sums = _mm512_add_epi32(sums, q);
     store(k, _mm512_srai_epi32(q, 4));
     store(w.group + k, _mm512_and_si512(q, _mm512_set1_epi32(15)));
   }
   const int sum = _mm512_reduce_add_epi32(sums);
-  constexpr uint32_t kNotANumber = 0x7fc00000, kHalf = 1u << 22;
-  const uint32_t base = finite ? (exponent + 13) << 23 | kHalf : kNotANumber;
+  const uint32_t base = group.finite ? (group.exponent + 13) << 23 | 1u << 22 : kNotANumber;
   scales.base[row] = of_bits(base);
   scales.offset[row] = static_cast<int>(base) - w.code_zero * sum;
-  scales.sum[row] = finite ? static_cast<float>(sum) * of_bits((exponent - 10) << 23) : of_bits(kNotANumber);
+  scales.sum[row] = static_cast<float>(sum) * group.step;
 }
 
 inline void clear_row(const PlanesWeights& w, unsigned char* out, int64_t next_tile, PlanesScales& scales,

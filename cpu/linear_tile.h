@@ -31,6 +31,7 @@ struct PackedWeights {
   float code_zero;             // for bytes
   const uint16_t* table_bf16;  // for nibbles: the 16 values in BF16, twice
   const float* table_f32;      // and in FP32
+  float table_factor;          // a power of two that takes its largest entry to 2^12 .. 2^13; for bytes 1
 };
 
 // y[row, channel] for rows first_row..last_row and the channels of panels first_panel..last_panel.
@@ -43,15 +44,22 @@ struct LinearPart {
   float* x_sums;  // with biases: [rows, k / group], the sum of x over each group
   int64_t first_panel, last_panel;
   int64_t first_row, last_row;
+  // For kernels in integers, whose x above is then the words:
+  int16_t* x_words;  // [rows, k]: x / 2^e of its group, as linear_planes_tile.h defines it
+  float* x_steps;    // [rows, k / group]: 2^e / table_factor
 };
 
-// One instruction set. multiply_part reads x_sums where the matrix has biases; sum_groups writes them for
-// rows first_row..last_row.
+// One instruction set. multiply_part reads x_sums where the matrix has biases; prepare_rows writes them for
+// rows first_row..last_row, and kernels in integers the words and steps of x.
 struct LinearKernels {
   void (*multiply_part)(const LinearPart& part);
-  void (*sum_groups)(const LinearPart& part);
+  void (*prepare_rows)(const LinearPart& part);
 };
 
 extern const LinearKernels avx2_linear_kernels, avx512_linear_kernels, avx512bf16_linear_kernels;
+// AVX-512 VNNI, in integers: per row and group t = 2^e * (sum of weights * q), the sum exact and rounded to
+// FP32 once, then folded as everywhere. Weights are bytes less their zero, or table entries times
+// table_factor rounded to integers. Groups of up to 128, not BF16 weights.
+extern const LinearKernels vnni_word_kernels;
 
 }  // namespace tramontane

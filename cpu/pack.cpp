@@ -64,6 +64,15 @@ void write_header(const Matrix& matrix, std::byte* out) {
   std::memcpy(out, &header, sizeof header);
 }
 
+// PackedWeights::table_factor.
+float table_factor(const float* table) {
+  float largest = 0;
+  for (int i = 0; i < 16; ++i) largest = std::max(largest, std::fabs(table[i]));
+  if (largest == 0) return 1;
+  const int exponent = std::ilogb(largest);
+  return std::ldexp(1.0f, (largest == std::ldexp(1.0f, exponent) ? 13 : 12) - exponent);
+}
+
 uint32_t word_at(const std::byte* row, int64_t index) {
   uint32_t word;
   std::memcpy(&word, row + index * 4, 4);
@@ -131,6 +140,10 @@ void pack_scales(const PanelRows& rows, float divisor, std::byte* out) {
 
 }  // namespace
 
+bool words_take(const std::optional<QuantLayout>& quant) {
+  return quant && quant->group % 16 == 0 && quant->group <= 128;
+}
+
 size_t packed_bytes(const HostMatrix& matrix) {
   return sizeof(PackedHeader) + static_cast<size_t>(panel_count(matrix.n) * panel_bytes(shape_of(matrix)));
 }
@@ -170,6 +183,7 @@ PackedWeights view_packed(const Matrix& matrix) {
   view.code_zero = static_cast<float>(matrix.quant->code_zero);
   view.table_bf16 = header->table_bf16;
   view.table_f32 = header->table_f32;
+  view.table_factor = view.codes == WeightCodes::nibbles ? table_factor(view.table_f32) : 1;
   return view;
 }
 

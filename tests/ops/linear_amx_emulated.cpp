@@ -60,6 +60,10 @@ struct Tiles {
                        state.config.row_bytes[T]);
   }
   template <int T>
+  static void load_once(const void* from, int64_t stride) {
+    load<T>(from, stride);
+  }
+  template <int T>
   static void store(void* to, int64_t stride) {
     check<T>();
     for (int row = 0; row < state.config.rows[T]; ++row)

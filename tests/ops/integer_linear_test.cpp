@@ -1,0 +1,169 @@
+// The Linears that multiply in integers: planes (linear_planes_tile.h) and words (linear_tile.h), bit for bit
+// as they are defined.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "cpu/linear_planes.h"
+#include "cpu/linear_planes_pack.h"
+#include "cpu/pack.h"
+#include "cpu/pack_common.h"
+#include "tests/ops/packed_cases.h"
+
+namespace tramontane::packed {
+namespace {
+
+// What a code stands for, times 2^shift: FP4's entries are integers / 192, where the FP32 scales take that.
+struct IntegerWeights {
+  int shift = 0;
+  float divisor = 1;
+  std::array<int, 16> table{};
+  int zero = 0;
+
+  IntegerWeights(const Kernel& kernel, const QuantLayout& quant, DType scale_dtype) {
+    if (in_planes(kernel, quant) || quant.bits == 8) {
+      zero = quant.code_zero;
+      for (int i = 0; i < 16; ++i) table[static_cast<size_t>(i)] = i;
+      return;
+    }
+    if (quant.table == fp4_table() && scale_dtype == DType::f32) divisor = 192;
+    const auto entry = [&](size_t i) { return quant.table[i] * divisor; };
+    float largest = 0;
+    for (size_t i = 0; i < 16; ++i) largest = std::max(largest, std::fabs(entry(i)));
+    while (std::ldexp(largest, shift + 1) <= 8192) ++shift;
+    for (size_t i = 0; i < 16; ++i) table[i] = static_cast<int>(std::nearbyint(std::ldexp(entry(i), shift)));
+  }
+
+  int at(const HostMatrix& matrix, int64_t index) const {
+    const int bits = matrix.quant->bits;
+    const auto byte = std::to_integer<unsigned>(matrix.codes[static_cast<size_t>(index * bits / 8)]);
+    if (bits == 8) return static_cast<int>(byte) - zero;
+    return table[byte >> index % 2 * 4 & 15u] - zero;
+  }
+};
+
+// The definitions of linear_planes_tile.h and of vnni_word_kernels in plain C++: every kernel gives their
+// bits.
+float product_in_integers(const Kernel& kernel, const Weights& weights, int64_t n, const uint16_t* x) {
+  const HostMatrix& matrix = weights.matrix;
+  const QuantLayout& quant = *matrix.quant;
+  const RowInIntegers row(x, matrix.k, quant.group);
+  const IntegerWeights integers(kernel, quant, matrix.scale_dtype);
+  const int64_t groups = matrix.k / quant.group;
+  const auto value = [&](const std::vector<std::byte>& values, int64_t group) {
+    return element_at(values.data(), matrix.scale_dtype, n * groups + group);
+  };
+  float y = 0;
+  for (int64_t g = 0; g < groups; ++g) {
+    int sum = 0, sum_x = 0;
+    for (int64_t k = g * quant.group; k < (g + 1) * quant.group; ++k) {
+      const int q = row.q[static_cast<size_t>(k)];
+      sum += integers.at(matrix, n * matrix.k + k) * q;
+      sum_x += q;
+    }
+    const int exponent = row.exponents[static_cast<size_t>(g)];
+    y = std::fma(std::ldexp(static_cast<float>(sum), exponent - integers.shift),
+                 value(weights.scales, g) / integers.divisor, y);
+    if (quant.has_bias)
+      y = std::fma(value(weights.biases, g), std::ldexp(static_cast<float>(sum_x), exponent), y);
+  }
+  return y;
+}
+
+TEST(IntegerLinear, GivesTheBitsOfItsDefinition) {
+  ThreadPool pool(2);
+  for (const Kernel& kernel : kernels())
+    for (const Format& format : formats()) {
+      if (!in_integers(kernel, format.quant)) continue;
+      const int64_t n = 75, k = 17 * format.quant->group, rows = 70;
+      const Weights weights(format, n, k);
+      const Matrix packed = kernel.linear->pack(weights.matrix, pool);
+      std::vector<uint16_t> x = random_rows(rows, k);
+      for (int64_t i = 0; i < k; ++i) {  // groups of one large value, of zeros, of numbers near nothing
+        const int64_t group = i / format.quant->group;
+        x[static_cast<size_t>(i)] = float_to_bf16(
+            group % 4 == 0   ? (i % format.quant->group == 5 ? -3.9e4f : 0.01f * static_cast<float>(i))
+            : group % 4 == 1 ? 0.0f
+            : group % 4 == 2 ? 1e-38f
+                             : 1e30f);
+      }
+      for (const int64_t count : {1, 2, 3, 5, 16, 17, 33, 70}) {
+        const std::vector<float> y = multiply(*kernel.linear, packed, x.data(), count, k, n, pool);
+        for (int64_t row = 0; row < count; ++row)
+          for (int64_t channel = 0; channel < n; ++channel)
+            ASSERT_EQ(std::bit_cast<uint32_t>(y[static_cast<size_t>(row * n + channel)]),
+                      std::bit_cast<uint32_t>(
+                          product_in_integers(kernel, weights, channel, &x[static_cast<size_t>(row * k)])))
+                << kernel.name << ", " << format.name << ", row " << row << " of " << count << ", channel "
+                << channel;
+      }
+    }
+}
+
+// The largest sums of a group of 128, of either sign: below 2^22 in planes, below 2^31 in words.
+TEST(IntegerLinear, HoldsTheLargestSums) {
+  ThreadPool pool(1);
+  const std::vector<Format> largest = {{"g128_from_0", nibbles(128, false, 0), DType::f32},
+                                       {"g128_to_15", nibbles(128, false, 15), DType::f32},
+                                       {"fp4_g128", QuantLayout{4, 128, false, 0, fp4_table()}, DType::f32},
+                                       {"ones_g128", QuantLayout{4, 128, false, 0, {-1, 1}}, DType::f32},
+                                       {"bytes_g128", bytes(128, false, 0), DType::f16}};
+  for (const Kernel& kernel : kernels())
+    for (const Format& format : largest) {
+      if (!in_integers(kernel, format.quant)) continue;
+      for (const float value : {1.9921875f, -1.9921875f})
+        for (const int code : {0x00, 0x11, 0xff}) {
+          const int64_t n = 17, k = 256, rows = 6;
+          Weights weights(format, n, k);
+          std::fill(weights.codes.begin(), weights.codes.end(), static_cast<std::byte>(code));
+          const std::vector<uint16_t> x(static_cast<size_t>(rows * k), float_to_bf16(value));
+          const Matrix packed = kernel.linear->pack(weights.matrix, pool);
+          const std::vector<float> y = multiply(*kernel.linear, packed, x.data(), rows, k, n, pool);
+          for (int64_t i = 0; i < rows * n; ++i)
+            ASSERT_EQ(y[static_cast<size_t>(i)], product_in_integers(kernel, weights, i % n, x.data()))
+                << kernel.name << ", " << format.name << ", code " << code;
+        }
+    }
+}
+
+// A value that is no number, or too large for one, must not come out as an ordinary one.
+TEST(IntegerLinear, GivesNoNumberWhereXIsNone) {
+  ThreadPool pool(1);
+  for (const Kernel& kernel : kernels())
+    for (const Format& format : formats()) {
+      if (!in_integers(kernel, format.quant)) continue;
+      const int64_t n = 20, k = 3 * format.quant->group, rows = 20;
+      const Weights weights(format, n, k);
+      const Matrix packed = kernel.linear->pack(weights.matrix, pool);
+      for (const uint16_t value : {uint16_t{0x7f80}, uint16_t{0xff80}, uint16_t{0x7fc1}, uint16_t{0x7f00}}) {
+        std::vector<uint16_t> x = random_rows(rows, k);
+        x[static_cast<size_t>(k + 7)] = value;  // of row 1
+        const std::vector<float> y = multiply(*kernel.linear, packed, x.data(), rows, k, n, pool);
+        for (int64_t i = 0; i < rows * n; ++i)
+          ASSERT_EQ(std::isfinite(y[static_cast<size_t>(i)]), i / n != 1)
+              << kernel.name << ", " << format.name;
+      }
+    }
+}
+
+TEST(IntegerLinear, LeavesOtherMatricesToOthers) {
+  EXPECT_TRUE(planes_take(nibbles(32, false, 8)));
+  EXPECT_TRUE(planes_take(nibbles(128, true, 0)));
+  EXPECT_FALSE(planes_take({}));
+  EXPECT_FALSE(planes_take(nibbles(16, false, 4)));
+  EXPECT_FALSE(planes_take(nibbles(64, true, 8)));
+  EXPECT_FALSE(planes_take(bytes(64, true, 0)));
+  EXPECT_FALSE(planes_take(QuantLayout{4, 64, false, 0, fp4_table()}));
+
+  EXPECT_TRUE(words_take(QuantLayout{4, 64, false, 0, fp4_table()}));
+  EXPECT_TRUE(words_take(nibbles(16, false, 4)));
+  EXPECT_TRUE(words_take(bytes(128, true, 0)));
+  EXPECT_FALSE(words_take({}));
+  EXPECT_FALSE(words_take(bytes(256, true, 0)));
+  EXPECT_FALSE(words_take(bytes(8, true, 0)));
+}
+
+}  // namespace
+}  // namespace tramontane::packed
