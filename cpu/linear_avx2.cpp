@@ -1,4 +1,5 @@
-// AVX2 + FMA + F16C: the 16 channels of a panel are two vectors of 8, a k pair is two FMAs of each.
+// AVX2 + FMA + F16C: the 16 channels of a panel are two vectors of 8, a k pair is two FMAs of each, or one
+// vpmaddwd.
 #include <immintrin.h>
 
 #include "cpu/linear_tile.h"
@@ -6,7 +7,8 @@
 namespace tramontane {
 namespace {
 
-struct Isa {
+// What both kinds of kernels are made of.
+struct Avx2 {
   // 8 accumulators, 4 weight vectors, 2 of the row: 16 registers.
   static constexpr int kTilePanels = 1, kTileRows = 4;
   // From kFoldRows rows on, quantised tiles have kFoldPanels panels. Measured, as the next line is
@@ -18,30 +20,13 @@ struct Isa {
   struct Vec {
     __m256 low, high;  // channels 0..7 and 8..15
   };
-  struct Pair {
-    Vec even, odd;  // weights k and k+1 of 16 channels; or x[k] and x[k+1] in every lane
-  };
   struct Table {
-    __m256i low_bytes, high_bytes;  // of the 16 BF16 values, twice
+    __m256i low_bytes, high_bytes;  // of 16 entries, twice
   };
-  using Zero = __m256;
-
-  // Groups are summed in FP32.
-  static constexpr bool kDense = true;
-  using Sum = Vec;
-  static Sum no_sum() { return broadcast(0); }
-  static const Vec& value(const Sum& sum, const float*, int64_t) { return sum; }
 
   static Vec broadcast(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
-  static Vec add(Vec a, Vec b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
   static Vec fma(const Vec& a, const Vec& b, const Vec& c) {
     return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
-  }
-  static float sum_lanes(const Vec& a) {
-    const __m256 eight = _mm256_add_ps(a.low, a.high);
-    const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-    const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
   }
 
   static __m256i first(int lanes) {
@@ -71,6 +56,37 @@ struct Isa {
     return load_bf16(reinterpret_cast<const uint16_t*>(from));
   }
 
+  // Of 16 entries of 16 bits.
+  static Table split_table(const uint16_t* entries) {
+    alignas(32) unsigned char low[32], high[32];
+    for (int i = 0; i < 32; ++i) {
+      low[i] = static_cast<unsigned char>(entries[i % 16] & 0xff);
+      high[i] = static_cast<unsigned char>(entries[i % 16] >> 8);
+    }
+    return {load_codes(low), load_codes(high)};
+  }
+  // vpshufb looks up the two bytes of an entry apart. The nibbles of pairs J and J+2 lie in the even and odd
+  // bytes of the same mask, so that the compiler shares the lookups of the two.
+  template <int J>
+  static __m256i lookup_pair(const unsigned char* codes, const Table& table) {
+    const __m256i nibbles =
+        _mm256_and_si256(_mm256_srli_epi32(load_codes(codes), 4 * (J % 2)), _mm256_set1_epi8(15));
+    const __m256i low = _mm256_shuffle_epi8(table.low_bytes, nibbles);
+    const __m256i high = _mm256_shuffle_epi8(table.high_bytes, nibbles);
+    const __m256i lower = _mm256_set1_epi16(0xff);
+    if (J < 2) return _mm256_or_si256(_mm256_and_si256(lower, low), _mm256_slli_epi16(high, 8));
+    return _mm256_or_si256(_mm256_srli_epi16(low, 8), _mm256_andnot_si256(lower, high));
+  }
+};
+
+namespace floats {
+
+struct Isa : Avx2 {
+  struct Pair {
+    Vec even, odd;  // weights k and k+1 of 16 channels; or x[k] and x[k+1] in every lane
+  };
+  using Sum = Vec;
+
   static Vec multiply_add(const Pair& a, const Pair& b, const Vec& c) {
     return fma(a.odd, b.odd, fma(a.even, b.even, c));
   }
@@ -87,53 +103,83 @@ struct Isa {
     __builtin_memcpy(&bits, from, 4);
     return widen(_mm256_set1_epi32(bits), _mm256_set1_epi32(bits));
   }
+};
+
+#include "cpu/linear_tiles.inc"
+
+#include "cpu/linear_dense.inc"
+
+}  // namespace floats
+
+// Quantised weights as integers: vpmaddwd, two products of 16 bits and their sum per 32-bit lane.
+namespace words {
+
+#include "cpu/linear_integers.inc"
+
+struct Isa : Avx2 {
+  struct Pair {
+    __m256i low, high;  // channels 0..7 and 8..15: integers k and k+1 of 16 bits
+  };
+  using Zero = __m256i;
+
+  using Sum = Pair;  // 32 bits
+  static Sum no_sum() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+  static Vec value(const Sum& sum, const float* x_steps, int64_t at) {
+    const __m256 step = _mm256_set1_ps(x_steps[at]);
+    return {_mm256_mul_ps(_mm256_cvtepi32_ps(sum.low), step),
+            _mm256_mul_ps(_mm256_cvtepi32_ps(sum.high), step)};
+  }
+
+  static Sum multiply_add(const Pair& a, const Pair& b, const Sum& c) {
+    return {_mm256_add_epi32(c.low, _mm256_madd_epi16(a.low, b.low)),
+            _mm256_add_epi32(c.high, _mm256_madd_epi16(a.high, b.high))};
+  }
+  static Pair broadcast_pair(const uint16_t* from) {
+    int bits;
+    __builtin_memcpy(&bits, from, 4);
+    return {_mm256_set1_epi32(bits), _mm256_set1_epi32(bits)};
+  }
 
   static Table load_table(const PackedWeights& w) {
-    alignas(32) unsigned char low[32], high[32];
-    for (int i = 0; i < 32; ++i) {
-      low[i] = static_cast<unsigned char>(w.table_bf16[i] & 0xff);
-      high[i] = static_cast<unsigned char>(w.table_bf16[i] >> 8);
+    uint16_t entries[16];
+    for (int i = 0; i < 16; ++i) {
+      const __m128 scaled = _mm_set_ss(w.table_f32[i] * w.table_factor);
+      entries[i] = static_cast<uint16_t>(_mm_cvtss_si32(scaled));
     }
-    return {load_codes(low), load_codes(high)};
-  }
-  // vpshufb looks up the two bytes of a BF16 apart. The nibbles of pairs J and J+2 lie in the even and odd
-  // bytes of the same mask, so that the compiler shares the lookups of the two.
-  template <int J>
-  static __m256i lookup_pair(const unsigned char* codes, const Table& table) {
-    const __m256i nibbles =
-        _mm256_and_si256(_mm256_srli_epi32(load_codes(codes), 4 * (J % 2)), _mm256_set1_epi8(15));
-    const __m256i low = _mm256_shuffle_epi8(table.low_bytes, nibbles);
-    const __m256i high = _mm256_shuffle_epi8(table.high_bytes, nibbles);
-    const __m256i lower = _mm256_set1_epi16(0xff);
-    if (J < 2) return _mm256_or_si256(_mm256_and_si256(lower, low), _mm256_slli_epi16(high, 8));
-    return _mm256_or_si256(_mm256_srli_epi16(low, 8), _mm256_andnot_si256(lower, high));
+    return split_table(entries);
   }
   template <int J>
   static Pair nibble_pair(const unsigned char* codes, const Table& table) {
-    return widen(lookup_pair<J>(codes, table), lookup_pair<J>(codes + 32, table));
+    return {lookup_pair<J>(codes, table), lookup_pair<J>(codes + 32, table)};
   }
 
-  // A byte below the exponent of 2^23 is 2^23 + byte; less 2^23 + zero it is the weight.
-  static Zero load_zero(float code_zero) { return _mm256_set1_ps(0x1p23f + code_zero); }
-  template <int Shift>
-  static __m256 byte_value(const unsigned char* codes, Zero zero) {
-    const __m256i byte =
-        _mm256_and_si256(_mm256_srli_epi32(load_codes(codes), Shift), _mm256_set1_epi32(0xff));
-    const __m256i value = _mm256_or_si256(byte, _mm256_set1_epi32(0x4b000000));
-    return _mm256_sub_ps(_mm256_castsi256_ps(value), zero);
+  static Zero load_zero(float code_zero) { return _mm256_set1_epi16(static_cast<int16_t>(code_zero)); }
+  // Bytes 2J and 2J + 1 of every lane, each to 16 bits. For vpshufb: 80 gives a zero.
+  static constexpr int pair_at(int j, int lane) {
+    return static_cast<int>(0x80018000u) + (lane + 2 * j) * 0x10001;
+  }
+  template <int J>
+  static __m256i byte_words(const unsigned char* codes, Zero zero) {
+    const __m256i places = _mm256_setr_epi32(pair_at(J, 0), pair_at(J, 4), pair_at(J, 8), pair_at(J, 12),
+                                             pair_at(J, 0), pair_at(J, 4), pair_at(J, 8), pair_at(J, 12));
+    return _mm256_sub_epi16(_mm256_shuffle_epi8(load_codes(codes), places), zero);
   }
   template <int J>
   static Pair byte_pair(const unsigned char* codes, Zero zero) {
-    return {{byte_value<16 * J>(codes, zero), byte_value<16 * J>(codes + 32, zero)},
-            {byte_value<16 * J + 8>(codes, zero), byte_value<16 * J + 8>(codes + 32, zero)}};
+    return {byte_words<J>(codes, zero), byte_words<J>(codes + 32, zero)};
   }
 };
 
-#include "cpu/linear_sums.inc"
 #include "cpu/linear_tiles.inc"
+
+#include "cpu/linear_quantised.inc"
+#include "cpu/linear_words.inc"
+
+}  // namespace words
 
 }  // namespace
 
-const LinearKernels avx2_linear_kernels{multiply_part, sum_groups};
+const LinearKernels avx2_linear_kernels{floats::multiply_dense, nullptr};
+const LinearKernels avx2_word_kernels{words::multiply_quantised, words::quantise_rows};
 
 }  // namespace tramontane

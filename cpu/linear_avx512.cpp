@@ -6,45 +6,23 @@
 namespace tramontane {
 namespace {
 
+namespace floats {
+
 struct Isa {
   static constexpr int kTilePanels = 4, kTileRows = 4;  // 16 accumulators, 8 weight vectors, 2 of the row
-  // From kFoldRows rows on, quantised tiles have kFoldPanels panels. Measured, as the next line is
-  // (README.md).
-  static constexpr int kFoldRows = 12, kFoldPanels = 4;
-  // From how many rows on codes are unpacked once for all row tiles; 0: never.
-  static constexpr int kExpandNibbleRows = 0, kExpandByteRows = 64;
 
   using Vec = __m512;
   struct Pair {
     Vec even, odd;  // weights k and k+1 of 16 channels; or x[k] and x[k+1] in every lane
   };
-  using Table = __m512;
-  using Zero = __m512;
-
-  // Groups are summed in FP32.
-  static constexpr bool kDense = true;
   using Sum = Vec;
-  static Sum no_sum() { return broadcast(0); }
-  static const Vec& value(const Sum& sum, const float*, int64_t) { return sum; }
 
   static Vec broadcast(float value) { return _mm512_set1_ps(value); }
-  static Vec add(Vec a, Vec b) { return _mm512_add_ps(a, b); }
   static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
-  static float sum_lanes(Vec a) { return _mm512_reduce_add_ps(a); }
   static __mmask16 first(int lanes) { return static_cast<__mmask16>((1u << lanes) - 1); }
   static Vec load(const float* from, int lanes) { return _mm512_maskz_loadu_ps(first(lanes), from); }
   static void store(float* to, int lanes, Vec a) { _mm512_mask_storeu_ps(to, first(lanes), a); }
   static __m512i load_codes(const void* from) { return _mm512_load_si512(from); }
-  static __m256i load_half(const void* from) { return _mm256_loadu_si256(static_cast<const __m256i*>(from)); }
-
-  static Vec load_bf16(const uint16_t* from) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_half(from)), 16));
-  }
-  static Vec load_scales(const unsigned char* from, ScaleType type) {
-    if (type == ScaleType::f32) return _mm512_load_ps(from);
-    if (type == ScaleType::f16) return _mm512_cvtph_ps(load_half(from));
-    return load_bf16(reinterpret_cast<const uint16_t*>(from));
-  }
 
   static Vec multiply_add(Pair a, Pair b, Vec c) { return fma(a.odd, b.odd, fma(a.even, b.even, c)); }
   static Pair widen(__m512i pairs) {
@@ -57,37 +35,35 @@ struct Isa {
     __builtin_memcpy(&bits, from, 4);
     return widen(_mm512_set1_epi32(bits));
   }
-
-  // vpermps reads 4 index bits: the nibble alone.
-  static Table load_table(const PackedWeights& w) { return _mm512_loadu_ps(w.table_f32); }
-  template <int J>
-  static Pair nibble_pair(const unsigned char* codes, Table table) {
-    const __m512i words = load_codes(codes);
-    return {_mm512_permutexvar_ps(_mm512_srli_epi32(words, 4 * J), table),
-            _mm512_permutexvar_ps(_mm512_srli_epi32(words, 16 + 4 * J), table)};
-  }
-
-  // A byte below the exponent of 2^23 is 2^23 + byte; less 2^23 + zero it is the weight.
-  static Zero load_zero(float code_zero) { return _mm512_set1_ps(0x1p23f + code_zero); }
-  static Vec byte_value(__m512i low_byte, Zero zero) {
-    const __m512i exponent = _mm512_set1_epi32(0x4b000000);
-    const __m512i value =
-        _mm512_ternarylogic_epi32(low_byte, _mm512_set1_epi32(0xff), exponent, 0xea);  // (a & b) | c
-    return _mm512_sub_ps(_mm512_castsi512_ps(value), zero);
-  }
-  template <int J>
-  static Pair byte_pair(const unsigned char* codes, Zero zero) {
-    const __m512i words = load_codes(codes);
-    return {byte_value(_mm512_srli_epi32(words, 16 * J), zero),
-            byte_value(_mm512_srli_epi32(words, 16 * J + 8), zero)};
-  }
 };
 
-#include "cpu/linear_sums.inc"
 #include "cpu/linear_tiles.inc"
+
+#include "cpu/linear_dense.inc"
+
+}  // namespace floats
+
+// Quantised weights as integers.
+namespace words {
+
+#include "cpu/linear_integers.inc"
+
+inline __m512i dot(__m512i a, __m512i b, __m512i c) {
+  return _mm512_add_epi32(c, _mm512_madd_epi16(a, b));
+}
+
+#include "cpu/linear_words_avx512.inc"
+
+#include "cpu/linear_tiles.inc"
+
+#include "cpu/linear_quantised.inc"
+#include "cpu/linear_words.inc"
+
+}  // namespace words
 
 }  // namespace
 
-const LinearKernels avx512_linear_kernels{multiply_part, sum_groups};
+const LinearKernels avx512_linear_kernels{floats::multiply_dense, nullptr};
+const LinearKernels avx512_word_kernels{words::multiply_quantised, words::quantise_rows};
 
 }  // namespace tramontane

@@ -22,7 +22,6 @@ struct Isa {
   using Zero = __m512;
 
   // Groups are summed in FP32.
-  static constexpr bool kDense = true;
   using Sum = Vec;
   static Sum no_sum() { return broadcast(0); }
   static const Vec& value(const Sum& sum, const float*, int64_t) { return sum; }
@@ -81,6 +80,13 @@ struct Isa {
 
 #include "cpu/linear_sums.inc"
 #include "cpu/linear_tiles.inc"
+
+#include "cpu/linear_dense.inc"
+#include "cpu/linear_quantised.inc"
+
+void multiply_part(const LinearPart& part) {
+  part.w.codes == WeightCodes::bf16 ? multiply_dense(part) : multiply_quantised(part);
+}
 
 }  // namespace
 

@@ -81,41 +81,50 @@ class PackedLinear : public Linear {
   const LinearKernels& kernels_;
 };
 
-// Quantised weights in integers where they can be, all others by `kernels`: the packing is the same.
+// Quantised weights in integers, BF16 ones in floating point.
 class WordsLinear final : public PackedLinear {
  public:
-  explicit WordsLinear(const LinearKernels& kernels) : PackedLinear(kernels) {}
+  WordsLinear(const LinearKernels& words, const LinearKernels& floats)
+      : PackedLinear(floats), words_(words) {}
+
+  Matrix pack(const HostMatrix& matrix, ThreadPool& pool) const override {
+    CHECK(!matrix.quant || matrix.quant->group <= 128, "the sum of a larger group could exceed 32 bits");
+    return PackedLinear::pack(matrix, pool);
+  }
 
   void multiply(TensorView x, const Matrix& w, TensorView y, ThreadPool& pool) const override {
-    if (!words_take(w.quant)) return PackedLinear::multiply(x, w, y, pool);
-    static thread_local std::vector<int16_t> words;
+    if (!w.quant) return PackedLinear::multiply(x, w, y, pool);
+    static thread_local std::vector<int16_t> x_words;
     static thread_local std::vector<float> steps, sums;
     LinearPart whole = whole_product(x, w, y);
     const int64_t groups = w.k / whole.w.group;
-    whole.x_words = grown(words, x.rows * w.k);
+    whole.x_words = grown(x_words, x.rows * w.k);
     whole.x_steps = grown(steps, x.rows * groups);
     whole.x_sums = grown(sums, x.rows * groups);
-    prepare_rows(vnni_word_kernels, whole, pool);
+    prepare_rows(words_, whole, pool);
     whole.x = reinterpret_cast<const uint16_t*>(whole.x_words);
     whole.x_stride = w.k;
-    multiply_parts(vnni_word_kernels, whole, pool);
+    multiply_parts(words_, whole, pool);
   }
+
+ private:
+  const LinearKernels& words_;
 };
 
 }  // namespace
 
 const Linear& avx2_linear() {
-  static const PackedLinear linear(avx2_linear_kernels);
+  static const WordsLinear linear(avx2_word_kernels, avx2_linear_kernels);
   return linear;
 }
 
 const Linear& avx512_linear() {
-  static const PackedLinear linear(avx512_linear_kernels);
+  static const WordsLinear linear(avx512_word_kernels, avx512_linear_kernels);
   return linear;
 }
 
 const Linear& plain_avx512vnni_linear() {
-  static const WordsLinear linear(avx512_linear_kernels);
+  static const WordsLinear linear(vnni_word_kernels, avx512_linear_kernels);
   return linear;
 }
 

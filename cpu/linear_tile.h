@@ -57,9 +57,9 @@ struct LinearKernels {
 };
 
 extern const LinearKernels avx2_linear_kernels, avx512_linear_kernels, avx512bf16_linear_kernels;
-// AVX-512 VNNI, in integers: per row and group t = 2^e * (sum of weights * q), the sum exact and rounded to
+// In integers: per row and group t = 2^e * (sum of weights * q), the sum exact and rounded to
 // FP32 once, then folded as everywhere. Weights are bytes less their zero, or table entries times
 // table_factor rounded to integers. Groups of up to 128, not BF16 weights.
-extern const LinearKernels vnni_word_kernels;
+extern const LinearKernels avx2_word_kernels, avx512_word_kernels, vnni_word_kernels;
 
 }  // namespace tramontane

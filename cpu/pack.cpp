@@ -140,10 +140,6 @@ void pack_scales(const PanelRows& rows, float divisor, std::byte* out) {
 
 }  // namespace
 
-bool words_take(const std::optional<QuantLayout>& quant) {
-  return quant && quant->group % 16 == 0 && quant->group <= 128;
-}
-
 size_t packed_bytes(const HostMatrix& matrix) {
   return sizeof(PackedHeader) + static_cast<size_t>(panel_count(matrix.n) * panel_bytes(shape_of(matrix)));
 }

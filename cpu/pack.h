@@ -17,9 +17,6 @@ Matrix pack_panels(const HostMatrix& matrix, ThreadPool& pool);
 // Bytes that pack_panels takes for a matrix like this; its spans are not read.
 size_t packed_bytes(const HostMatrix& matrix);
 
-// Whether the kernels in integers (vnni_word_kernels) can multiply by such a matrix.
-bool words_take(const std::optional<QuantLayout>& quant);
-
 // What the kernels are told about a matrix that pack_panels made. Valid as long as the matrix.
 PackedWeights view_packed(const Matrix& matrix);
 

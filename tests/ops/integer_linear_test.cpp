@@ -8,7 +8,6 @@
 
 #include "cpu/linear_planes.h"
 #include "cpu/linear_planes_pack.h"
-#include "cpu/pack.h"
 #include "cpu/pack_common.h"
 #include "tests/ops/packed_cases.h"
 
@@ -156,13 +155,6 @@ TEST(IntegerLinear, LeavesOtherMatricesToOthers) {
   EXPECT_FALSE(planes_take(nibbles(64, true, 8)));
   EXPECT_FALSE(planes_take(bytes(64, true, 0)));
   EXPECT_FALSE(planes_take(QuantLayout{4, 64, false, 0, fp4_table()}));
-
-  EXPECT_TRUE(words_take(QuantLayout{4, 64, false, 0, fp4_table()}));
-  EXPECT_TRUE(words_take(nibbles(16, false, 4)));
-  EXPECT_TRUE(words_take(bytes(128, true, 0)));
-  EXPECT_FALSE(words_take({}));
-  EXPECT_FALSE(words_take(bytes(256, true, 0)));
-  EXPECT_FALSE(words_take(bytes(8, true, 0)));
 }
 
 }  // namespace

@@ -91,21 +91,31 @@ std::vector<Format> formats() {
 std::vector<Kernel> kernels() {
   static const AmxLinear amx_emulated(amx_emulated_kernels);
   static const PlanesLinear planes_emulated(amx_emulated, 0, multiply_planes_emulated);
+  const CpuFeatures& features = cpu_features();
   std::vector<Kernel> all;
-  if (cpu_features().avx2) all.push_back({"avx2", &avx2_linear()});
-  if (cpu_features().avx512) all.push_back({"avx512", &avx512_linear()});
-  if (cpu_features().avx512vnni)
-    all.push_back({"plain_avx512vnni", &plain_avx512vnni_linear(), false, false, true});
-  if (cpu_features().avx512vnni) all.push_back({"avx512vnni", &avx512vnni_linear(), false, true, true});
-  if (cpu_features().avx512bf16) {
-    all.push_back({"plain_avx512bf16", &plain_avx512bf16_linear()});
-    all.push_back({"avx512bf16", &avx512bf16_linear(), false, true});
-    all.push_back({"amx_emulated", &amx_emulated, true});
-    all.push_back({"planes_emulated", &planes_emulated, true, true});
+  const auto add = [&](const char* name, const Linear& linear) -> Kernel& {
+    return all.emplace_back(Kernel{.name = name, .linear = &linear});
+  };
+  if (features.avx2) add("avx2", avx2_linear()).words = true;
+  if (features.avx512) add("avx512", avx512_linear()).words = true;
+  if (features.avx512vnni) {
+    Kernel& plain = add("plain_avx512vnni", plain_avx512vnni_linear());
+    plain.words = plain.leaves_rest = true;
+    Kernel& vnni = add("avx512vnni", avx512vnni_linear());
+    vnni.planes = vnni.words = vnni.leaves_rest = true;
   }
-  if (cpu_features().amx) {
-    all.push_back({"amxbf16", &plain_amx_linear(), true});
-    all.push_back({"amx", &amx_linear(), true, true});
+  if (features.avx512bf16) {
+    add("plain_avx512bf16", plain_avx512bf16_linear());
+    Kernel& bf16 = add("avx512bf16", avx512bf16_linear());
+    bf16.planes = bf16.leaves_rest = true;
+    add("amx_emulated", amx_emulated).bf16_weights = true;
+    Kernel& planes = add("planes_emulated", planes_emulated);
+    planes.planes = planes.leaves_rest = true;
+  }
+  if (features.amx) {
+    add("amxbf16", plain_amx_linear()).bf16_weights = true;
+    Kernel& amx = add("amx", amx_linear());
+    amx.planes = amx.leaves_rest = true;
   }
   return all;
 }
@@ -114,7 +124,7 @@ bool in_planes(const Kernel& kernel, const std::optional<QuantLayout>& quant) {
   return kernel.planes && planes_take(quant);
 }
 bool in_words(const Kernel& kernel, const std::optional<QuantLayout>& quant) {
-  return kernel.words && words_take(quant) && !in_planes(kernel, quant);
+  return kernel.words && quant && !in_planes(kernel, quant);
 }
 bool in_integers(const Kernel& kernel, const std::optional<QuantLayout>& quant) {
   return in_planes(kernel, quant) || in_words(kernel, quant);

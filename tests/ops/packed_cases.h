@@ -30,7 +30,8 @@ struct Kernel {
   const Linear* linear;
   bool bf16_weights = false;  // multiplies by quantised weights rounded to BF16
   bool planes = false;        // multiplies affine 4-bit weights by x in integers (linear_planes_tile.h)
-  bool words = false;         // multiplies quantised weights by x in integers (vnni_word_kernels)
+  bool words = false;         // multiplies other quantised weights by x in integers (linear_tile.h)
+  bool leaves_rest = false;   // takes nothing else: another kernel of the list does
 };
 
 std::vector<Kernel> kernels();

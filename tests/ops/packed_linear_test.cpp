@@ -236,8 +236,7 @@ std::vector<std::tuple<size_t, size_t>> cases() {
   for (size_t kernel = 0; kernel < kernels().size(); ++kernel)
     for (size_t format = 0; format < formats().size(); ++format) {
       const Kernel of = kernels()[kernel];
-      if (!(of.planes || of.words) || in_integers(of, formats()[format].quant))
-        all.emplace_back(kernel, format);
+      if (!of.leaves_rest || in_integers(of, formats()[format].quant)) all.emplace_back(kernel, format);
     }
   return all;
 }
