@@ -25,13 +25,14 @@ class Linear {
 // One per instruction set; each is entered only after cpu_features.h said that this processor can run it.
 const Linear& scalar_linear();          // the specification: plain loops over the canonical order
 const Linear& scalar_f32_linear();      // likewise, keeping dense weights as stored (F32 arithmetic)
+// BF16 weights by FP32 FMA, quantised ones as integers of 16 bits (linear_tile.h).
 const Linear& avx2_linear();            // AVX2 + FMA + F16C
-const Linear& avx512_linear();          // AVX-512 F, BW, VL, DQ: FP32 FMA
+const Linear& avx512_linear();          // AVX-512 F, BW, VL, DQ
 // Affine 4-bit weights by integer planes (linear_planes.h), the others by what is named second.
 const Linear& avx512vnni_linear();      // AVX-512 VNNI; plain_avx512vnni_linear()
 const Linear& avx512bf16_linear();      // AVX-512 VNNI; plain_avx512bf16_linear()
 const Linear& amx_linear();             // AVX-512 VNNI up to a few rows, then AMX-INT8 tiles; plain_amx_linear()
-const Linear& plain_avx512vnni_linear();  // quantised weights as integers of 16 bits (linear_tile.h), BF16 ones as avx512_linear()
+const Linear& plain_avx512vnni_linear();  // as avx512_linear(), with VNNI
 // All weights in BF16.
 const Linear& plain_avx512bf16_linear();  // vdpbf16ps
 const Linear& plain_amx_linear();       // AMX-BF16 tiles: prompts faster than amx_linear(), one answer at a time slower

@@ -78,11 +78,21 @@ struct Isa {
   }
 };
 
-#include "cpu/linear_sums.inc"
 #include "cpu/linear_tiles.inc"
 
 #include "cpu/linear_dense.inc"
 #include "cpu/linear_quantised.inc"
+
+void sum_groups(const LinearPart& part) {
+  const int64_t groups = part.w.k / part.w.group;
+  for (int64_t row = part.first_row; row < part.last_row; ++row)
+    for (int64_t g = 0; g < groups; ++g) {
+      const uint16_t* x = part.x + row * part.x_stride + g * part.w.group;
+      Isa::Vec sum = Isa::load_bf16(x);
+      for (int k = 16; k < part.w.group; k += 16) sum = Isa::add(sum, Isa::load_bf16(x + k));
+      part.x_sums[row * groups + g] = Isa::sum_lanes(sum);
+    }
+}
 
 void multiply_part(const LinearPart& part) {
   part.w.codes == WeightCodes::bf16 ? multiply_dense(part) : multiply_quantised(part);

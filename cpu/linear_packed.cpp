@@ -1,4 +1,4 @@
-// The three vectorised Linears: one packing, one split over threads, one kernel table per instruction set.
+// The vectorised Linears: one packing, one split over threads, one kernel table per instruction set.
 #include <vector>
 
 #include "cpu/linear.h"
