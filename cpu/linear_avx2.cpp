@@ -11,19 +11,10 @@ namespace {
 struct Avx2 {
   // 8 accumulators, 4 weight vectors, 2 of the row: 16 registers.
   static constexpr int kTilePanels = 1, kTileRows = 4;
-  // From kFoldRows rows on, quantised tiles have kFoldPanels panels. Measured, as the next line is
-  // (README.md).
-  static constexpr int kFoldRows = 1, kFoldPanels = 1;
-  // From how many rows on codes are unpacked once for all row tiles; 0: never.
-  static constexpr int kExpandNibbleRows = 12, kExpandByteRows = 12;
 
   struct Vec {
     __m256 low, high;  // channels 0..7 and 8..15
   };
-  struct Table {
-    __m256i low_bytes, high_bytes;  // of 16 entries, twice
-  };
-
   static Vec broadcast(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
   static Vec fma(const Vec& a, const Vec& b, const Vec& c) {
     return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
@@ -40,43 +31,6 @@ struct Avx2 {
     _mm256_maskstore_ps(to + 8, first(lanes - 8), a.high);
   }
   static __m256i load_codes(const void* from) { return _mm256_load_si256(static_cast<const __m256i*>(from)); }
-  static __m128i load_half(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
-  static __m256 widen_half(const uint16_t* from) {
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_half(from)), 16));
-  }
-
-  static Vec load_bf16(const uint16_t* from) { return {widen_half(from), widen_half(from + 8)}; }
-  static Vec load_scales(const unsigned char* from, ScaleType type) {
-    if (type == ScaleType::f32) {
-      const auto* floats = reinterpret_cast<const float*>(from);
-      return {_mm256_load_ps(floats), _mm256_load_ps(floats + 8)};
-    }
-    if (type == ScaleType::f16)
-      return {_mm256_cvtph_ps(load_half(from)), _mm256_cvtph_ps(load_half(from + 16))};
-    return load_bf16(reinterpret_cast<const uint16_t*>(from));
-  }
-
-  // Of 16 entries of 16 bits.
-  static Table split_table(const uint16_t* entries) {
-    alignas(32) unsigned char low[32], high[32];
-    for (int i = 0; i < 32; ++i) {
-      low[i] = static_cast<unsigned char>(entries[i % 16] & 0xff);
-      high[i] = static_cast<unsigned char>(entries[i % 16] >> 8);
-    }
-    return {load_codes(low), load_codes(high)};
-  }
-  // vpshufb looks up the two bytes of an entry apart. The nibbles of pairs J and J+2 lie in the even and odd
-  // bytes of the same mask, so that the compiler shares the lookups of the two.
-  template <int J>
-  static __m256i lookup_pair(const unsigned char* codes, const Table& table) {
-    const __m256i nibbles =
-        _mm256_and_si256(_mm256_srli_epi32(load_codes(codes), 4 * (J % 2)), _mm256_set1_epi8(15));
-    const __m256i low = _mm256_shuffle_epi8(table.low_bytes, nibbles);
-    const __m256i high = _mm256_shuffle_epi8(table.high_bytes, nibbles);
-    const __m256i lower = _mm256_set1_epi16(0xff);
-    if (J < 2) return _mm256_or_si256(_mm256_and_si256(lower, low), _mm256_slli_epi16(high, 8));
-    return _mm256_or_si256(_mm256_srli_epi16(low, 8), _mm256_andnot_si256(lower, high));
-  }
 };
 
 namespace floats {
@@ -117,8 +71,17 @@ namespace words {
 #include "cpu/linear_integers.inc"
 
 struct Isa : Avx2 {
+  // From kFoldRows rows on, quantised tiles have kFoldPanels panels. Measured, as the next line is
+  // (README.md).
+  static constexpr int kFoldRows = 1, kFoldPanels = 1;
+  // From how many rows on codes are unpacked once for all row tiles; 0: never.
+  static constexpr int kExpandNibbleRows = 12, kExpandByteRows = 12;
+
   struct Pair {
     __m256i low, high;  // channels 0..7 and 8..15: integers k and k+1 of 16 bits
+  };
+  struct Table {
+    __m256i low_bytes, high_bytes;  // of 16 entries, twice
   };
   using Zero = __m256i;
 
@@ -140,6 +103,43 @@ struct Isa : Avx2 {
     return {_mm256_set1_epi32(bits), _mm256_set1_epi32(bits)};
   }
 
+  static __m128i load_half(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+  static __m256 widen_half(const uint16_t* from) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(load_half(from)), 16));
+  }
+
+  static Vec load_bf16(const uint16_t* from) { return {widen_half(from), widen_half(from + 8)}; }
+  static Vec load_scales(const unsigned char* from, ScaleType type) {
+    if (type == ScaleType::f32) {
+      const auto* floats = reinterpret_cast<const float*>(from);
+      return {_mm256_load_ps(floats), _mm256_load_ps(floats + 8)};
+    }
+    if (type == ScaleType::f16)
+      return {_mm256_cvtph_ps(load_half(from)), _mm256_cvtph_ps(load_half(from + 16))};
+    return load_bf16(reinterpret_cast<const uint16_t*>(from));
+  }
+
+  // Of 16 entries of 16 bits.
+  static Table split_table(const uint16_t* entries) {
+    alignas(32) unsigned char low[32], high[32];
+    for (int i = 0; i < 32; ++i) {
+      low[i] = static_cast<unsigned char>(entries[i % 16] & 0xff);
+      high[i] = static_cast<unsigned char>(entries[i % 16] >> 8);
+    }
+    return {load_codes(low), load_codes(high)};
+  }
+  // vpshufb looks up the two bytes of an entry apart. The nibbles of pairs J and J+2 lie in the even and odd
+  // bytes of the same mask, so that the compiler shares the lookups of the two.
+  template <int J>
+  static __m256i lookup_pair(const unsigned char* codes, const Table& table) {
+    const __m256i nibbles =
+        _mm256_and_si256(_mm256_srli_epi32(load_codes(codes), 4 * (J % 2)), _mm256_set1_epi8(15));
+    const __m256i low = _mm256_shuffle_epi8(table.low_bytes, nibbles);
+    const __m256i high = _mm256_shuffle_epi8(table.high_bytes, nibbles);
+    const __m256i lower = _mm256_set1_epi16(0xff);
+    if (J < 2) return _mm256_or_si256(_mm256_and_si256(lower, low), _mm256_slli_epi16(high, 8));
+    return _mm256_or_si256(_mm256_srli_epi16(low, 8), _mm256_andnot_si256(lower, high));
+  }
   static Table load_table(const PackedWeights& w) {
     uint16_t entries[16];
     for (int i = 0; i < 16; ++i) {
