@@ -50,10 +50,17 @@ struct PlanesSums {
 // one go.
 inline constexpr int64_t kRowTiles = 4;
 
-// What one thread works in: small enough for L1.
+// A panel's block as VNNI takes it many times: chunks of codes as bytes, in order of k; S and B of each unit.
+struct alignas(64) PlanesExpanded {
+  unsigned char codes[kPlanesBlockK * kPanelChannels];
+  int32_t scales[kPlanesBlockK / 32][2][kPanelChannels];
+};
+
+// What one thread works in: what either kernel needs is small enough for L1.
 struct alignas(64) PlanesScratch {
-  unsigned char tiles[2][kPlanesBlockK * 32];  // weights of a block, and of the next
-  int32_t c[2][3 * 256];                       // sums of a block, and of the one before
+  PlanesExpanded expanded[2];                  // VNNI: two panels
+  unsigned char tiles[2][kPlanesBlockK * 32];  // AMX: weights of a block, and of the next
+  int32_t c[2][3 * 256];                       // AMX: sums of a block, and of the one before
 };
 
 // y[row, channel] for rows first_row..last_row and the channels of panels first_panel..last_panel.

@@ -68,9 +68,89 @@ void quantise_rows(const PlanesPart& part, int64_t first, int64_t last) {
 
 namespace {
 
-// More rows than are taken at once: they go block by block, so that the weights of two panels stay in L1 for
-// all of them.
-constexpr int64_t kMostRows = 4;
+// Rows taken at once, and rows for all of which together it pays to expand a block first.
+constexpr int64_t kMostRows = 4, kExpandRows = 17;
+
+// One block of P panels as it is packed.
+template <int P, bool Bias>
+class PackedBlock {
+ public:
+  PackedBlock(const PlanesPart& part, int64_t panel, int64_t block)
+      : w_(part.w), panel_(block_of(part, panel, 0)), block_(block_of(part, panel, block)) {
+    UNROLLED for (int p = 0; p < P; ++p) inverse_[p] = inverse_of(factors_of(block_ + p * w_.panel_bytes));
+  }
+
+  // Chunk v of a unit's codes: of a k in its first half, and of the same in the second.
+  INLINED void codes(int64_t unit, int64_t v, int p, __m512i& first, __m512i& second) const {
+    const __m512i low = _mm512_set1_epi8(15);
+    const __m512i chunk = _mm512_loadu_si512(at(unit, p) + w_.unit_scale_bytes + v * 64);
+    first = _mm512_and_si512(chunk, low);
+    second = _mm512_and_si512(_mm512_srli_epi16(chunk, 4), low);
+  }
+
+  INLINED IntegerScales scales(int64_t unit, int p) const { return scales_of<Bias>(w_, at(unit, p), inverse_[p]); }
+
+  // Fetches what is read 1 KB after a unit: where a panel ends before, that is the one after those taken now.
+  INLINED void prefetch(int64_t unit) const {
+    const unsigned char* from = at(unit, 0) + 1024;
+    if (from - panel_ >= w_.panel_bytes) from += (P - 1) * w_.panel_bytes;
+    for (int p = 0; p < P; ++p)
+      for (int64_t i = 0; i < w_.unit_bytes; i += 64) __builtin_prefetch(from + p * w_.panel_bytes + i);
+  }
+
+ private:
+  INLINED const unsigned char* at(int64_t unit, int p) const {
+    return unit_of(w_, block_ + p * w_.panel_bytes, unit);
+  }
+
+  const PlanesWeights& w_;
+  const unsigned char *panel_, *block_;
+  __m512 inverse_[P];
+};
+
+// The same, expanded.
+template <int P>
+class ExpandedBlock {
+ public:
+  template <bool Bias>
+  ExpandedBlock(const PackedBlock<P, Bias>& packed, const PlanesPart& part, int64_t units)
+      : panels_(part.scratch->expanded), group_(part.w.group) {
+    for (int64_t unit = 0; unit < units; ++unit) {
+      packed.prefetch(unit);
+      for (int p = 0; p < P; ++p) {
+        for (int64_t v = 0; v < group_ / 8; ++v) {
+          __m512i first, second;
+          packed.codes(unit, v, p, first, second);
+          _mm512_store_si512(chunk(unit, v, p), first);
+          _mm512_store_si512(chunk(unit, group_ / 8 + v, p), second);
+        }
+        const IntegerScales scales = packed.scales(unit, p);
+        _mm512_store_si512(panels_[p].scales[unit][0], scales.scale);
+        _mm512_store_si512(panels_[p].scales[unit][1], scales.bias);
+      }
+    }
+  }
+
+  INLINED void codes(int64_t unit, int64_t v, int p, __m512i& first, __m512i& second) const {
+    first = _mm512_load_si512(chunk(unit, v, p));
+    second = _mm512_load_si512(chunk(unit, group_ / 8 + v, p));
+  }
+
+  INLINED IntegerScales scales(int64_t unit, int p) const {
+    const auto& both = panels_[p].scales[unit];
+    return {_mm512_load_si512(both[0]), _mm512_load_si512(both[1])};
+  }
+
+  INLINED void prefetch(int64_t) const {}
+
+ private:
+  INLINED unsigned char* chunk(int64_t unit, int64_t v, int p) const {
+    return panels_[p].codes + (unit * group_ / 4 + v) * 64;
+  }
+
+  PlanesExpanded* panels_;
+  int64_t group_;
+};
 
 inline __m512i four_bytes(const unsigned char* from) {
   int value;
@@ -83,26 +163,20 @@ template <int P, int R>
 struct UnitSums {
   __m512i high[P][R], low[P][R];
 
-  // The panels' codes are `next` bytes apart; `planes` is where the rows' unit lies in its step.
-  INLINED UnitSums(const PlanesPart& part, const unsigned char* codes, int64_t next,
-                   const unsigned char* planes) {
-    const int64_t tile = kStepK * part.width;
-    const __m512i low_nibble = _mm512_set1_epi8(15);
+  // `planes` is where the rows' unit lies in its step.
+  template <class Block>
+  INLINED UnitSums(const PlanesPart& part, const Block& block, int64_t unit, const unsigned char* planes) {
     UNROLLED for (int p = 0; p < P; ++p) UNROLLED for (int r = 0; r < R; ++r) high[p][r] = low[p][r] =
         _mm512_setzero_si512();
-    // A chunk's low nibbles are of k, its high ones of k + group / 2.
+    const int64_t tile = kStepK * part.width;
     const int half = part.w.group / 2;
     const int64_t to_second = half == kStepK ? 2 * tile : half;
-    for (int k = 0; k < half; k += 16) {
-      UNROLLED for (int v = 0; v < 4; ++v, codes += 64) {
+    for (int first_v = 0; first_v < half / 4; first_v += 4) {
+      UNROLLED for (int v = first_v; v < first_v + 4; ++v) {
         __m512i first[P], second[P];
-        UNROLLED for (int p = 0; p < P; ++p) {
-          const __m512i chunk = _mm512_loadu_si512(codes + p * next);
-          first[p] = _mm512_and_si512(chunk, low_nibble);
-          second[p] = _mm512_and_si512(_mm512_srli_epi16(chunk, 4), low_nibble);
-        }
+        UNROLLED for (int p = 0; p < P; ++p) block.codes(unit, v, p, first[p], second[p]);
         UNROLLED for (int r = 0; r < R; ++r) {
-          const unsigned char* from = planes + k + v * 4 + r * kStepK;
+          const unsigned char* from = planes + v * 4 + r * kStepK;
           add(high, r, first, from);
           add(low, r, first, from + tile);
           add(high, r, second, from + to_second);
@@ -119,40 +193,22 @@ struct UnitSums {
   }
 };
 
-// Fetches what is read 1 KB after a unit of this panel: where the panel ends before, that is the panel `next`
-// further on.
-inline void prefetch(const PlanesWeights& w, const unsigned char* panel, const unsigned char* unit,
-                     int next) {
-  const unsigned char* at = unit + 1024;
-  if (at - panel >= w.panel_bytes) at += (next - 1) * w.panel_bytes;
-  for (int64_t i = 0; i < w.unit_bytes; i += 64) __builtin_prefetch(at + i);
-}
-
 // One block of P panels x R rows from `row` on, all in one row tile. y takes the sums, and gives them but for
 // the first block.
-template <int P, int R, bool Bias>
-void multiply_block(const PlanesPart& part, int64_t panel, int64_t row, int64_t block, bool fetch) {
+template <int P, int R, class Block>
+void multiply_block(const PlanesPart& part, const Block& weights, int64_t panel, int64_t row, int64_t block) {
   const PlanesWeights& w = part.w;
-  const unsigned char* weights = block_of(part, panel, block);
   const unsigned char* planes = planes_at(part, row / 16, block) + row % 16 * kStepK;
   const PlanesSums* sums = sums_at(part, row / 16, block * (kPlanesBlockK / w.group));
-  __m512 factors[P], inverse[P];
   __m512i high[P][R], low[P][R];
-  UNROLLED for (int p = 0; p < P; ++p) {
-    factors[p] = factors_of(weights + p * w.panel_bytes);
-    inverse[p] = inverse_of(factors[p]);
-    UNROLLED for (int r = 0; r < R; ++r) high[p][r] = low[p][r] = _mm512_setzero_si512();
-  }
-  const int64_t units = units_of_block(w, block);
-  for (int64_t unit = 0; unit < units; ++unit) {
-    const unsigned char* from = unit_of(w, weights, unit);
-    for (int p = 0; fetch && p < P; ++p)
-      prefetch(w, block_of(part, panel + p, 0), from + p * w.panel_bytes, P);
+  UNROLLED for (int p = 0; p < P; ++p) UNROLLED for (int r = 0; r < R; ++r) high[p][r] = low[p][r] =
+      _mm512_setzero_si512();
+  for (int64_t unit = 0, units = units_of_block(w, block); unit < units; ++unit) {
+    weights.prefetch(unit);
     const int64_t k = unit * w.group;
-    const UnitSums<P, R> of(part, from + w.unit_scale_bytes, w.panel_bytes,
-                            planes + k / kStepK * bytes_of_step(part) + k % kStepK);
+    const UnitSums<P, R> of(part, weights, unit, planes + k / kStepK * bytes_of_step(part) + k % kStepK);
     UNROLLED for (int p = 0; p < P; ++p) {
-      const IntegerScales scales = scales_of<Bias>(w, from + p * w.panel_bytes, inverse[p]);
+      const IntegerScales scales = weights.scales(unit, p);
       UNROLLED for (int r = 0; r < R; ++r) {
         const auto add = [&](__m512i& to, __m512i codes_q, int32_t q) {
           to = _mm512_add_epi32(to, _mm512_mullo_epi32(codes_q, scales.scale));
@@ -166,29 +222,37 @@ void multiply_block(const PlanesPart& part, int64_t panel, int64_t row, int64_t 
   const PlanesSteps& steps = *steps_at(part, row / 16, block);
   UNROLLED for (int p = 0; p < P; ++p) {
     const __mmask16 channels = first_lanes(w.n - (panel + p) * kPanelChannels);
+    const __m512 factors = factors_of(block_of(part, panel + p, block));
     UNROLLED for (int r = 0; r < R; ++r) {
       float* y = part.y + (row + r) * part.y_stride + (panel + p) * kPanelChannels;
       const __m512 before = _mm512_maskz_loadu_ps(block == 0 ? 0 : channels, y);
       _mm512_mask_storeu_ps(y, channels,
-                            fold(before, high[p][r], low[p][r], factors[p], steps.of[row % 16 + r]));
+                            fold(before, high[p][r], low[p][r], factors, steps.of[row % 16 + r]));
     }
   }
 }
 
-template <int P, bool Bias>
-void multiply_rows(const PlanesPart& part, int64_t panel, int64_t row, int64_t block, bool fetch) {
-  const int64_t rows = part.last_row - row;
-  if (rows == 1) return multiply_block<P, 1, Bias>(part, panel, row, block, fetch);
-  if (rows == 2) return multiply_block<P, 2, Bias>(part, panel, row, block, fetch);
-  if (rows == 3) return multiply_block<P, 3, Bias>(part, panel, row, block, fetch);
-  multiply_block<P, 4, Bias>(part, panel, row, block, fetch);
+// All rows of the part.
+template <int P, class Block>
+void multiply_rows(const PlanesPart& part, const Block& weights, int64_t panel, int64_t block) {
+  int64_t row = part.first_row;
+  for (; row + kMostRows <= part.last_row; row += kMostRows)
+    multiply_block<P, kMostRows>(part, weights, panel, row, block);
+  const int64_t rest = part.last_row - row;
+  if (rest == 1) multiply_block<P, 1>(part, weights, panel, row, block);
+  if (rest == 2) multiply_block<P, 2>(part, weights, panel, row, block);
+  if (rest == 3) multiply_block<P, 3>(part, weights, panel, row, block);
 }
 
 template <int P, bool Bias>
 void multiply_panels(const PlanesPart& part, int64_t panel) {
-  for (int64_t block = 0; block < part.w.blocks; ++block)
-    for (int64_t row = part.first_row; row < part.last_row; row += kMostRows)
-      multiply_rows<P, Bias>(part, panel, row, block, row == part.first_row);
+  for (int64_t block = 0; block < part.w.blocks; ++block) {
+    const PackedBlock<P, Bias> packed(part, panel, block);
+    if (part.last_row - part.first_row < kExpandRows)
+      multiply_rows<P>(part, packed, panel, block);
+    else
+      multiply_rows<P>(part, ExpandedBlock<P>(packed, part, units_of_block(part.w, block)), panel, block);
+  }
 }
 
 template <bool Bias>
