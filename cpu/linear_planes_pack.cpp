@@ -20,20 +20,21 @@ PlanesWeights layout_of(const Matrix& matrix) {
   layout.k = matrix.k;
   layout.group = matrix.quant->group;
   layout.units = matrix.k / layout.group;
-  layout.blocks = (matrix.k + kPlanesBlockK - 1) / kPlanesBlockK;
+  layout.block_k = planes_block_k(matrix.k, layout.group);
+  layout.blocks = (matrix.k + layout.block_k - 1) / layout.block_k;
   layout.scale_type = scale_type_of(matrix.scale_dtype);
   layout.has_bias = matrix.quant->has_bias;
   layout.code_zero = matrix.quant->code_zero;
   layout.unit_scale_bytes = group_bytes(matrix);
   layout.unit_bytes = layout.unit_scale_bytes + kPanelChannels * layout.group / 2;
-  layout.block_bytes = kFactorBytes + kPlanesBlockK / layout.group * layout.unit_bytes;
+  layout.block_bytes = kFactorBytes + layout.block_k / layout.group * layout.unit_bytes;
   layout.panel_bytes = round_up(layout.blocks * kFactorBytes + layout.units * layout.unit_bytes, 64);
   return layout;
 }
 
 // Where a group lies in its panel.
 int64_t unit_offset(const PlanesWeights& layout, int64_t unit) {
-  return (unit * layout.group / kPlanesBlockK + 1) * kFactorBytes + unit * layout.unit_bytes;
+  return (unit * layout.group / layout.block_k + 1) * kFactorBytes + unit * layout.unit_bytes;
 }
 
 // Where a group's k lies among its codes: a byte, and the bits in it.
@@ -65,7 +66,7 @@ uint8_t factor_exponent(float largest) {
 
 void pack_factors(const PanelRows& rows, const PlanesWeights& layout, int64_t block, std::byte* out) {
   const HostMatrix& matrix = rows.matrix;
-  const int64_t units = kPlanesBlockK / layout.group, first = block * units;
+  const int64_t units = layout.block_k / layout.group, first = block * units;
   for (int channel = 0; channel < rows.channels; ++channel) {
     float largest = 0;
     for (int64_t unit = first; unit < std::min(first + units, layout.units); ++unit) {
@@ -95,6 +96,11 @@ void pack_unit(const PanelRows& rows, const PlanesWeights& layout, int64_t unit,
 }
 
 }  // namespace
+
+int64_t planes_block_k(int64_t k, int group) {
+  const int64_t blocks = (k + kMostBlockK - 1) / kMostBlockK;
+  return round_up((k + blocks - 1) / blocks, std::max(64, group));
+}
 
 bool planes_take(const std::optional<QuantLayout>& quant) {
   if (!quant || quant->bits != 4) return false;

@@ -1,8 +1,8 @@
 // What the integer-plane kernels are told: a packed matrix, rows of x as integers, and the part of one
 // product to compute. Plain data only, for the reason that linear_tile.h gives.
 //
-// Affine 4-bit weights and x both become integers of 16 bits, in blocks of 512 of K, so that the sum of a
-// whole block is exact, in any order: kernels of whatever instructions give the same bits for any number of
+// Affine 4-bit weights and x both become integers of 16 bits, in blocks of up to 512 of K, so that the sum of
+// a whole block is exact, in any order: kernels of whatever instructions give the same bits for any number of
 // rows. Per block
 //   x = q * 2^e of the row, q rounded to the nearest integer, the largest in magnitude 8192 to 16320: BF16
 //       down to a 64th of the block's largest value exactly, and what is smaller to 2^-14 of it
@@ -18,7 +18,8 @@
 
 namespace tramontane {
 
-inline constexpr int64_t kPlanesBlockK = 512;
+// Beyond 512 the low parts of x times weights, summed, could leave 32 bits.
+inline constexpr int64_t kMostBlockK = 512;
 
 // A packed matrix: panels of 16 channels, each `panel_bytes` long and 64-byte aligned, the last one filled up
 // with zeros. A panel is one stream of blocks: a byte for each of 16 channels, the exponent of 2^f as FP32 has it
@@ -27,6 +28,7 @@ inline constexpr int64_t kPlanesBlockK = 512;
 // of the group, the high ones the same of the group's second half.
 struct PlanesWeights {
   int64_t n, k, units, blocks;
+  int64_t block_k;  // K of a block: whole groups and whole steps of 64; the last block has what is left
   const unsigned char* panels;
   int64_t panel_bytes, block_bytes, unit_bytes;
   int64_t unit_scale_bytes;  // scales and biases in front of a unit's codes
@@ -52,14 +54,14 @@ inline constexpr int64_t kRowTiles = 4;
 
 // A panel's block as VNNI takes it many times: chunks of codes as bytes, in order of k; S and B of each unit.
 struct alignas(64) PlanesExpanded {
-  unsigned char codes[kPlanesBlockK * kPanelChannels];
-  int32_t scales[kPlanesBlockK / 32][2][kPanelChannels];
+  unsigned char codes[kMostBlockK * kPanelChannels];
+  int32_t scales[kMostBlockK / 32][2][kPanelChannels];
 };
 
 // What one thread works in: what either kernel needs is small enough for L1.
 struct alignas(64) PlanesScratch {
   PlanesExpanded expanded[2];                  // VNNI: two panels
-  unsigned char tiles[2][kPlanesBlockK * 32];  // AMX: weights of a block, and of the next
+  unsigned char tiles[2][kMostBlockK * 32];  // AMX: weights of a block, and of the next
   int32_t c[2][3 * 256];                       // AMX: sums of a block, and of the one before
 };
 

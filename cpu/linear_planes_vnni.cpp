@@ -50,7 +50,7 @@ inline void clear_row(const PlanesPart& part, int64_t steps, unsigned char* out)
 }  // namespace
 
 void quantise_rows(const PlanesPart& part, int64_t first, int64_t last) {
-  const int64_t block_units = kPlanesBlockK / part.w.group;
+  const int64_t block_units = part.w.block_k / part.w.group;
   for (int64_t tile = first; tile < last; ++tile)
     for (int64_t row = 0; row < part.width; ++row)
       for (int64_t block = 0; block < part.w.blocks; ++block) {
@@ -59,7 +59,7 @@ void quantise_rows(const PlanesPart& part, int64_t first, int64_t last) {
         const bool exists = tile * 16 + row < part.rows;
         if (!exists || count % kStepK != 0) clear_row(part, steps_of_block(part.w, block), out);
         if (!exists) continue;
-        quantise_block(part, part.x + (tile * 16 + row) * part.x_stride + block * kPlanesBlockK, count, out,
+        quantise_block(part, part.x + (tile * 16 + row) * part.x_stride + block * part.w.block_k, count, out,
                        *steps_at(part, tile, block), sums_at(part, tile, block * block_units), row);
       }
 }
@@ -199,7 +199,7 @@ template <int P, int R, class Block>
 void multiply_block(const PlanesPart& part, const Block& weights, int64_t panel, int64_t row, int64_t block) {
   const PlanesWeights& w = part.w;
   const unsigned char* planes = planes_at(part, row / 16, block) + row % 16 * kStepK;
-  const PlanesSums* sums = sums_at(part, row / 16, block * (kPlanesBlockK / w.group));
+  const PlanesSums* sums = sums_at(part, row / 16, block * (w.block_k / w.group));
   __m512i high[P][R], low[P][R];
   UNROLLED for (int p = 0; p < P; ++p) UNROLLED for (int r = 0; r < R; ++r) high[p][r] = low[p][r] =
       _mm512_setzero_si512();

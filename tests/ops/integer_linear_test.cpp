@@ -72,15 +72,15 @@ float product_in_words(const Weights& weights, int64_t n, const uint16_t* x) {
 
 // That of linear_planes_tile.h.
 float product_in_planes(const Weights& weights, int64_t n, const uint16_t* x) {
-  const int64_t k = weights.matrix.k;
+  const int64_t k = weights.matrix.k, block_k = planes_block_k(k, weights.matrix.quant->group);
   const RowInIntegers row = RowInIntegers::planes(x, weights.matrix);
   const ChannelInIntegers channel(weights.matrix, n);
   float y = 0;
-  for (int64_t first = 0; first < k; first += kPlanesBlockK) {
+  for (int64_t first = 0; first < k; first += block_k) {
     int64_t sum = 0;
-    for (int64_t i = first; i < std::min(first + kPlanesBlockK, k); ++i)
+    for (int64_t i = first; i < std::min(first + block_k, k); ++i)
       sum += int64_t{channel.weights[static_cast<size_t>(i)]} * row.q[static_cast<size_t>(i)];
-    const auto block = static_cast<size_t>(first / kPlanesBlockK);
+    const auto block = static_cast<size_t>(first / block_k);
     y = std::fma(std::ldexp(static_cast<float>(sum >> 8), row.exponents[block] + 8),
                  std::ldexp(1.0f, channel.exponents[block]), y);
   }
@@ -182,7 +182,7 @@ TEST(IntegerLinear, PlanesKeepWeightsAsTheySay) {
       std::vector<float> row(static_cast<size_t>(matrix.k));
       dequantize_row(matrix, n, row);
       for (int64_t k = 0; k < matrix.k; ++k) {
-        const int exponent = channel.exponents[static_cast<size_t>(k / kPlanesBlockK)];
+        const int exponent = channel.exponents[static_cast<size_t>(k / planes_block_k(matrix.k, static_cast<int>(group)))];
         const auto whole = [&](const std::vector<std::byte>& values) {
           if (values.empty()) return true;
           const float value = element_at(values.data(), matrix.scale_dtype, n * groups + k / group);
@@ -215,6 +215,15 @@ TEST(IntegerLinear, PlanesGiveNoNumberWhereAScaleIsNone) {
         ASSERT_EQ(std::isfinite(y[static_cast<size_t>(i)]), i % n != 3) << kernel.name << ", scale " << scale;
     }
   }
+}
+
+TEST(IntegerLinear, PlanesCutKIntoFewAndEvenBlocks) {
+  EXPECT_EQ(planes_block_k(32, 32), 64);
+  EXPECT_EQ(planes_block_k(512, 128), 512);
+  EXPECT_EQ(planes_block_k(576, 32), 320);
+  EXPECT_EQ(planes_block_k(1152, 128), 384);
+  EXPECT_EQ(planes_block_k(4096, 64), 512);
+  for (int64_t k = 128; k < 20000; k += 128) EXPECT_LE(planes_block_k(k, 128), kMostBlockK);
 }
 
 TEST(IntegerLinear, LeavesOtherMatricesToOthers) {

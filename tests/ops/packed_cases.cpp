@@ -188,12 +188,12 @@ RowInIntegers RowInIntegers::words(const uint16_t* x, const HostMatrix& matrix) 
 }
 
 RowInIntegers RowInIntegers::planes(const uint16_t* x, const HostMatrix& matrix) {
-  return {x, matrix.k, kPlanesBlockK, 13};
+  return {x, matrix.k, planes_block_k(matrix.k, matrix.quant->group), 13};
 }
 
 ChannelInIntegers::ChannelInIntegers(const HostMatrix& matrix, int64_t n) {
   const QuantLayout& quant = *matrix.quant;
-  const int64_t groups = matrix.k / quant.group;
+  const int64_t groups = matrix.k / quant.group, block = planes_block_k(matrix.k, quant.group) / quant.group;
   const auto scale = [&](int64_t group) {
     return element_at(matrix.scales.data(), matrix.scale_dtype, n * groups + group);
   };
@@ -201,8 +201,8 @@ ChannelInIntegers::ChannelInIntegers(const HostMatrix& matrix, int64_t n) {
     return quant.has_bias ? element_at(matrix.biases.data(), matrix.scale_dtype, n * groups + group)
                           : static_cast<float>(-quant.code_zero) * scale(group);
   };
-  for (int64_t first = 0; first < groups; first += kPlanesBlockK / quant.group) {
-    const int64_t last = std::min(first + kPlanesBlockK / quant.group, groups);
+  for (int64_t first = 0; first < groups; first += block) {
+    const int64_t last = std::min(first + block, groups);
     float largest = 0x1p-100f;
     for (int64_t group = first; group < last; ++group)
       largest = std::max({largest, std::fabs(bias(group)), std::fabs(15 * scale(group) + bias(group))});
