@@ -123,6 +123,14 @@ enum class Wide {
 void wide(Wide op, const uint64_t* x, uint64_t* y, int n);
 void ternary(Ternary op, const uint32_t* a, const uint32_t* b, const uint32_t* c, uint32_t* d, int n);
 
+// resources.cu
+struct Resources {
+  using Kernel = const void*;
+  static Kernel thrifty, bounded, many_registers, static_shared;  // bounded: 96 threads; shared: 20000 bytes
+  static cudaError_t launch(Kernel kernel, const float* x, float* y, int threads,
+                            std::size_t dynamic_shared = 0);
+};
+
 // broken.cu: every kernel has one fault, but those called fine_*
 void out_of_bounds(const float* x, float* y, int n);
 void misaligned(const float* x, float* y);
