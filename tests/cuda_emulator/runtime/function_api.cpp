@@ -87,8 +87,13 @@ const char* cudaEmulatorUnsupported() {
   return text.c_str();
 }
 
-int cudaEmulatorKernels() {
-  return static_cast<int>(Runtime::instance().functions.size());
+const char* cudaEmulatorKernels() {
+  Runtime& runtime = Runtime::instance();
+  const std::lock_guard lock(runtime.mutex);
+  static thread_local std::string text;
+  text.clear();
+  for (const auto& [stub, function] : runtime.functions) text += demangled(function.name) + "\n";
+  return text.c_str();
 }
 
 unsigned long long cudaEmulatorLaunches() {
