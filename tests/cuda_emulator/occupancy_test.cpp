@@ -55,7 +55,8 @@ TEST_F(Occupancy, IsWhatTheCalculatorSays) {
     SCOPED_TRACE(capability);
     ASSERT_TRUE(set("COMPUTE", capability));
     const int most = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
-    for (const auto kernel : {Resources::thrifty, Resources::many_registers, Resources::static_shared}) {
+    for (const auto kernel : {Resources::thrifty, Resources::some_registers, Resources::many_registers,
+                              Resources::static_shared}) {
       const int room = most - static_cast<int>(attributes_of(kernel).sharedSizeBytes);
       ASSERT_EQ(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, room), cudaSuccess);
       for (int threads = 1; threads <= 1024; threads += threads % 32 ? 31 : 33)
@@ -136,6 +137,10 @@ TEST_F(Occupancy, IsLimitedByRegisters) {
               std::min(in_each_part * 4, blocks(Resources::thrifty, 32)));
     EXPECT_EQ(blocks(Resources::many_registers, 1024), 0);
   }
+  const int some = attributes_of(Resources::some_registers).numRegs;
+  ASSERT_GT(some, 64);
+  ASSERT_LE(some, 72);
+  EXPECT_EQ(blocks(Resources::some_registers, 128), 7) << "9 lots a warp, of 64 in each part";
   DeviceArray<float> x(std::vector<float>(100, 1)), y(1024);
   EXPECT_EQ(Resources::launch(Resources::many_registers, x.get(), y.get(), 512), cudaSuccess);
   EXPECT_EQ(Resources::launch(Resources::many_registers, x.get(), y.get(), 1024),

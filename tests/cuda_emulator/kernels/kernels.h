@@ -126,7 +126,8 @@ void ternary(Ternary op, const uint32_t* a, const uint32_t* b, const uint32_t* c
 // resources.cu
 struct Resources {
   using Kernel = const void*;
-  static Kernel thrifty, bounded, many_registers, static_shared;  // bounded: 96 threads; shared: 20000 bytes
+  static Kernel thrifty, bounded, some_registers, many_registers,
+      static_shared;  // bounded: 96 threads; shared: 20000 bytes
   static cudaError_t launch(Kernel kernel, const float* x, float* y, int threads,
                             std::size_t dynamic_shared = 0);
 };

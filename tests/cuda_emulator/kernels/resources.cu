@@ -13,8 +13,8 @@ __global__ void __launch_bounds__(96) bounded_kernel(const float* x, float* y) {
 }
 
 // Every value is needed once more after the last one was.
-__global__ void many_registers_kernel(const float* x, float* y) {
-  constexpr int kValues = 100;
+template <int kValues>
+__global__ void registers_kernel(const float* x, float* y) {
   float values[kValues], sum = 0;
 #pragma unroll
   for (int i = 0; i < kValues; ++i) values[i] = x[i];
@@ -36,7 +36,8 @@ __global__ void static_shared_kernel(const float* x, float* y) {
 
 Resources::Kernel Resources::thrifty = reinterpret_cast<const void*>(thrifty_kernel);
 Resources::Kernel Resources::bounded = reinterpret_cast<const void*>(bounded_kernel);
-Resources::Kernel Resources::many_registers = reinterpret_cast<const void*>(many_registers_kernel);
+Resources::Kernel Resources::many_registers = reinterpret_cast<const void*>(registers_kernel<100>);
+Resources::Kernel Resources::some_registers = reinterpret_cast<const void*>(registers_kernel<63>);
 Resources::Kernel Resources::static_shared = reinterpret_cast<const void*>(static_shared_kernel);
 
 cudaError_t Resources::launch(Kernel kernel, const float* x, float* y, int threads,
