@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -23,7 +24,9 @@ struct Function {
   Module* module = nullptr;
   std::string name;
   const Kernel* kernel();  // lowered when first asked for
-  int max_dynamic_shared = 48 * 1024;
+  u32 registers();         // of a thread, in the machine code; a usual number where there is none
+  std::size_t max_dynamic_shared();
+  std::optional<int> asked_dynamic_shared{};  // by cudaFuncSetAttribute
 };
 
 struct DeviceVariable {
