@@ -199,6 +199,23 @@ TEST(IntegerLinear, PlanesKeepWeightsAsTheySay) {
   }
 }
 
+// Scales that are rounded up where 15 of them nearly fill 16 bits.
+TEST(IntegerLinear, PlanesLeaveRoomForRounding) {
+  ThreadPool pool(1);
+  for (const Kernel& kernel : kernels()) {
+    if (!in_planes(kernel, nibbles(32, false, 0))) continue;
+    const int64_t n = 16, k = 64, rows = 6;
+    Weights weights({"g32", nibbles(32, false, 0), DType::f32}, n, k);
+    std::fill(weights.codes.begin(), weights.codes.end(), std::byte{0xff});
+    const float scale = 2184.52f;
+    for (size_t i = 0; i < weights.scales.size(); i += sizeof scale) std::memcpy(&weights.scales[i], &scale, 4);
+    const Matrix packed = kernel.linear->pack(weights.matrix, pool);
+    const std::vector<uint16_t> x(static_cast<size_t>(rows * k), float_to_bf16(1));
+    for (const float y : multiply(*kernel.linear, packed, x.data(), rows, k, n, pool))
+      ASSERT_NEAR(y, 64 * 15 * scale, 64 * 15) << kernel.name;
+  }
+}
+
 // A scale that is no number must not come out as an ordinary product either.
 TEST(IntegerLinear, PlanesGiveNoNumberWhereAScaleIsNone) {
   ThreadPool pool(1);
