@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cuda_runtime_api.h>
+
+#include <cstdlib>
 #include <cstring>
 #include <numeric>
 #include <span>
@@ -271,6 +274,54 @@ TEST(CudaGraphs, ThatTakeMoreThanPlannedAreToldOfOnce) {
   emulator::set("GRAPH_MEMORY", "0");
 }
 
+// Graphs' memory is an estimate: a step whose graph finds none is computed all the same, then and ever after.
+TEST(CudaGraphs, ThatFindNoMemoryAreDoneWithout) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU cannot be told to fail";
+  for (const char* call : {"cudaGraphInstantiate", "cudaGraphLaunch"}) {
+    const auto backend = make_backend();
+    testing::internal::CaptureStdout();
+    for (int32_t size = 1; size <= 2; ++size) {
+      const std::string failure = std::string(call) + ":1:cudaErrorMemoryAllocation";
+      ASSERT_TRUE(emulator::set("FAIL_CALL", failure.c_str()));
+      const uint64_t before = emulator::launches();
+      decode_in_sizes(*backend, std::vector<int32_t>{size, size, size});
+      backend->download(nullptr, {});
+      EXPECT_EQ(emulator::launches() - before, 6u) << call << ": every step ran";
+      EXPECT_EQ(info(*backend).n_graphs(), 0) << call;
+    }
+    const std::string told = testing::internal::GetCapturedStdout(), wanted = "no GPU memory for a captured";
+    EXPECT_NE(told.find(wanted), told.npos) << told;
+    EXPECT_EQ(told.find(wanted), told.rfind(wanted)) << told;
+    decode_in_sizes(*backend, std::vector<int32_t>{4, 4});
+    EXPECT_EQ(info(*backend).n_graphs(), 1) << "others have theirs";
+    EXPECT_GT(info(*backend).n_replays(), 0u);
+  }
+}
+
+TEST(CudaGraphs, ThatFindNoMemoryChangeNoAnswer) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU cannot be told to fail";
+  const auto backend = make_backend();
+  Engine engine(*backend, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+  ASSERT_TRUE(emulator::set("FAIL_CALL", "cudaGraphInstantiate:1:cudaErrorMemoryAllocation"));
+  const std::vector<AnswerRecord> answers = answer_some(engine);
+  EXPECT_TRUE(answer_some(engine) == answers);
+  engine.stop();
+  EXPECT_GT(info(*backend).n_replays(), 0u);
+}
+
+TEST(CudaGraphs, ThatCannotBeMadeForAnotherReasonAreAnError) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU cannot be told to fail";
+  const auto backend = make_backend();
+  ASSERT_TRUE(emulator::set("FAIL_CALL", "cudaGraphInstantiate:1:cudaErrorNotSupported"));
+  try {
+    decode_in_sizes(*backend, std::vector<int32_t>{1, 1});
+    FAIL() << "made do without";
+  } catch (const std::runtime_error& error) {
+    EXPECT_THAT(error.what(),
+                HasSubstr("cudaGraphInstantiate for a decode step: operation not supported (cuda"));
+  }
+}
+
 // Three steps under one key: seen, captured, replayed. The third does something else.
 void replay_another_step() {
   const auto backend = make_backend();
@@ -371,8 +422,8 @@ TEST(CudaLaunches, OfALayerWithCublasAreSeparate) {
 // --- failures
 
 // The engine's end after `failure` strikes on the emulator: what its requests were told and what is kept.
-std::string failure_of(const char* option, const char* failure) {
-  emulator::set("STREAMS", "late");  // a kernel runs when it is waited for, so that is where its fault shows
+std::string failure_of(const char* option, const char* failure, const char* streams) {
+  emulator::set("STREAMS", streams);
   const auto backend = make_backend();
   Engine engine(*backend, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
   GenerateRequest request = make_request(make_prompt(3, 20, 32768), 20);
@@ -391,26 +442,66 @@ std::string failure_of(const char* option, const char* failure) {
   return engine.stats().failure;
 }
 
-// Each in a process of its own: a lost context stays lost.
-void expect_failure(const char* option, const char* failure, const std::string& words) {
+// Each in a process of its own: a lost context stays lost. `streams`: "late" runs a kernel when it is waited
+// for, so that is where its fault shows, "eager" at its launch.
+void expect_failure(const char* option, const char* failure, const std::string& words,
+                    const char* streams = "late") {
   if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU cannot be told to fail";
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   const auto run = [&] {
-    std::fprintf(stderr, "%s\n", failure_of(option, failure).c_str());
+    std::fprintf(stderr, "%s\n", failure_of(option, failure, streams).c_str());
     std::_Exit(testing::Test::HasFailure() ? 1 : 0);
   };
   EXPECT_EXIT(run(), testing::ExitedWithCode(0), words);
 }
 
 TEST(CudaFailureDeathTest, AKernelThatFaultsIsNamedByTheWaitThatLearnsOfIt) {
-  expect_failure("FAIL_RUN", "attention:5",
-                 "cudaEventSynchronize for a step's results: unspecified launch failure");
+  expect_failure(
+      "FAIL_RUN", "attention:5",
+      "cudaEventSynchronize for a step's results: unspecified launch failure "
+      ".cudaErrorLaunchFailure., of this or of earlier work: CUDA_LAUNCH_BLOCKING=1 shows which\n");
 }
 TEST(CudaFailureDeathTest, ALostDeviceIsNamedByTheCall) {
   expect_failure("FAIL_CALL", "cudaMemcpyAsync:9:cudaErrorUnknown", "cudaMemcpyAsync for .*unknown error");
 }
 TEST(CudaFailureDeathTest, ALaunchThatIsRefusedNamesTheOperation) {
-  expect_failure("FAIL_LAUNCH", "*:1", "kernel launch for embed");
+  expect_failure("FAIL_LAUNCH", "*:1",
+                 "kernel launch for embed: too many resources requested for launch "
+                 ".cudaErrorLaunchOutOfResources.\n");
+}
+// A fault that a later launch learns of: gathering rows has it, SiLU is what tells.
+void launch_after_a_fault() {
+  emulator::set("STREAMS", "late");
+  const auto backend = make_backend();
+  const ops::DeviceTensor x(*backend, DType::f32, 1, 64, ops::Values(64, 1)), y(*backend, DType::f32, 1, 64),
+      half(*backend, DType::bf16, 1, 32), rows(*backend, {0});
+  backend->download(nullptr, {});
+  emulator::set("FAIL_RUN", "gather:1");
+  backend->gather_rows(x.view(), rows.view(), y.view());
+  cudaDeviceSynchronize();
+  try {
+    backend->silu_mul(x.view(), half.view());
+  } catch (const std::runtime_error& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    std::_Exit(0);
+  }
+  std::_Exit(1);
+}
+TEST(CudaFailureDeathTest, AFaultThatALaterLaunchLearnsOfIsNotLaidOnIt) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU cannot be told to fail";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      launch_after_a_fault(), testing::ExitedWithCode(0),
+      "kernel launch for silu_mul: unspecified launch failure .cudaErrorLaunchFailure., of this or of "
+      "earlier work: CUDA_LAUNCH_BLOCKING=1 shows which\n");
+}
+
+// What the advice leads to: steps are launched kernel by kernel, and the one that fails tells.
+TEST(CudaFailureDeathTest, WithBlockingLaunchesTheOperationIsNamed) {
+  setenv("CUDA_LAUNCH_BLOCKING", "1", 1);
+  expect_failure("FAIL_RUN", "attention:40",
+                 "kernel launch for attention .decode.: unspecified launch failure", "eager");
+  unsetenv("CUDA_LAUNCH_BLOCKING");
 }
 
 }  // namespace
