@@ -55,6 +55,10 @@ constexpr int32_t kLeastGraphKeys = 512, kGraphKeysFactor = 4;
 // so it is 6.4 or 3.6 KB a node. The first graphs are measured against it.
 constexpr uint64_t kGraphBytes = uint64_t{1} << 20;
 
+// Kernels come to the device with the weights that take them, after memory was planned. The code of all of
+// them is 8 MB on any architecture; the rest is room for what a driver keeps beside it.
+constexpr uint64_t kKernelBytes = uint64_t{64} << 20;
+
 // 1, 2, 4, 8, 16, 24, 32, …
 int32_t graph_rows(int32_t rows) {
   for (const int32_t size : {1, 2, 4, 8}) {
@@ -121,6 +125,9 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
     CUDA_CHECK(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking), "the compute stream");
     CUDA_CHECK(cudaStreamCreateWithFlags(&copy_, cudaStreamNonBlocking), "the copy stream");
     CUDA_CHECK(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "the copy stream");
+    load_rowwise_kernels();
+    load_rope_kernels();
+    load_sampling_kernels();
     if (options.cublas_rows > 0) cublas_.emplace(compute_, options.cublas_rows);
   }
   ~CudaBackend() override {
@@ -148,7 +155,10 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
                                ? options_.memory_bytes
                                : static_cast<uint64_t>(options_.memory_share * static_cast<double>(total));
     const uint64_t left = limit - std::min(limit, device_bytes_allocated());
-    return {.bytes = std::min<uint64_t>(left, free), .dedicated = true, .flag = "--gpu-memory"};
+    const uint64_t there = free - std::min<uint64_t>(free, kKernelBytes);
+    return {.bytes = std::max<uint64_t>(1, std::min(left, there)),  // 0 would be: cannot tell
+            .dedicated = true,
+            .remedy = left <= there ? "raise --gpu-memory" : "end other programs on this GPU"};
   }
   uint64_t matrix_bytes(const HostMatrix& matrix) const override {
     const PackedBytes bytes = packed_bytes(matrix);
@@ -162,6 +172,7 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
   void reserve(const StepLimits& limits, const AttentionShape& shape) override {
     use_device();
     weight_staging_.reset();  // loading is over
+    load_attention_kernels(shape);
     reserve_workspace(workspace_bytes(limits, shape));
     graphs_.keep_at_most(graph_count(limits.max_sequences, limits.max_kv));
     if (cublas_) cublas_->reserve();
@@ -180,7 +191,9 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
   Matrix upload_matrix(const HostMatrix& matrix, std::string_view label) override {
     use_device();
     try {
-      return pack_and_copy(matrix, label);
+      Matrix packed = pack_and_copy(matrix, label);
+      load_linear_kernels(packed);
+      return packed;
     } catch (const DeviceError&) {
       throw;
     } catch (const std::runtime_error& error) {

@@ -8,6 +8,7 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <numeric>
 #include <span>
 
@@ -109,6 +110,30 @@ TEST(CudaMemory, SharesAreOfTheWhole) {
   const uint64_t half = make_cuda_backend({.memory_share = 0.5})->memory().bytes;
   const uint64_t quarter = make_cuda_backend({.memory_share = 0.25})->memory().bytes;
   EXPECT_NEAR(static_cast<double>(half), 2.0 * static_cast<double>(quarter), 1e6);
+}
+
+// What is free may be less than --gpu-memory says, and then it is not what to raise. Room for kernels stays.
+TEST(CudaMemory, MayBeLimitedByWhatIsFree) {
+  const auto share = make_cuda_backend({.memory_share = 0.5}), all = make_cuda_backend({.memory_share = 1.0});
+  EXPECT_EQ(share->memory().remedy, "raise --gpu-memory");
+  size_t free = 0, total = 0;
+  ASSERT_EQ(cudaMemGetInfo(&free, &total), cudaSuccess);
+  EXPECT_EQ(all->memory().bytes, free - (64 << 20));
+  EXPECT_EQ(all->memory().remedy, "end other programs on this GPU");
+  void* other = nullptr;
+  ASSERT_EQ(cudaMalloc(&other, free - (65 << 20)), cudaSuccess);
+  EXPECT_EQ(share->memory().remedy, "end other programs on this GPU");
+  try {
+    plan_memory(*share, tiny_checkpoint(), {});
+    ADD_FAILURE() << "fits into 1 MiB";
+  } catch (const std::runtime_error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("end other programs on this GPU, lower --kv-cache-bytes"));
+    EXPECT_THAT(error.what(), testing::Not(HasSubstr("raise")));
+  }
+  ASSERT_EQ(cudaFree(other), cudaSuccess);
+  ASSERT_EQ(cudaMalloc(&other, free - (30 << 20)), cudaSuccess);  // less than kernels are given
+  EXPECT_EQ(share->memory().bytes, 1u) << "0 would be: cannot tell";
+  ASSERT_EQ(cudaFree(other), cudaSuccess);
 }
 
 TEST(CudaMemory, SaysWhatDidNotFit) {
@@ -417,6 +442,73 @@ TEST(CudaLaunches, OfALayerWithCublasAreSeparate) {
   if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU does not count launches";
   EXPECT_EQ(launches_of_a_layer(16, 96, {.cublas_rows = 16}), 9u);
   EXPECT_EQ(launches_of_a_layer(15, 96, {.cublas_rows = 16}), 7u);
+}
+
+// --- what a step must not do
+
+// A prompt, then decode steps: seen, captured, replayed.
+void answer_one(Engine& engine, uint64_t seed, int32_t prompt) {
+  GenerateRequest request = make_request(make_prompt(seed, prompt, 32768), 4);
+  request.sampling.ignore_eos = true;
+  ASSERT_EQ(collect(*engine.submit(request))[0].finish, FinishReason::length);
+}
+
+// Each call is armed to fail while a request is answered that a warm engine has seen the like of. That it
+// then fails for the test says that nobody had made it.
+TEST(CudaSteps, AllocateNothingAndWaitForNothingButTheirIds) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU does not tell who calls it";
+  const auto backend = make_backend();
+  Engine engine(*backend, tiny_checkpoint(), {.step_tokens = 8, .kv_cache_bytes = kPlenty});
+  for (uint64_t warm = 0; warm < 2; ++warm) answer_one(engine, warm, 12);  // two chunks
+  void* p = nullptr;
+  int number = 0;
+  size_t free = 0, total = 0;
+  cudaEvent_t event = nullptr;
+  cudaStream_t stream = nullptr;
+  cudaGraphExec_t graph = nullptr;
+  cudaFuncAttributes attributes{};
+  const std::vector<std::pair<const char*, std::function<cudaError_t()>>> calls = {
+      {"cudaMalloc", [&] { return cudaMalloc(&p, 64); }},
+      {"cudaFree", [&] { return cudaFree(nullptr); }},
+      {"cudaMallocHost", [&] { return cudaMallocHost(&p, 64); }},
+      {"cudaFreeHost", [&] { return cudaFreeHost(nullptr); }},
+      {"cudaMemGetInfo", [&] { return cudaMemGetInfo(&free, &total); }},
+      {"cudaMemcpy", [&] { return cudaMemcpy(&number, p, 0, cudaMemcpyDeviceToHost); }},
+      {"cudaStreamSynchronize", [&] { return cudaStreamSynchronize(nullptr); }},
+      {"cudaDeviceSynchronize", [&] { return cudaDeviceSynchronize(); }},
+      {"cudaEventCreateWithFlags", [&] { return cudaEventCreateWithFlags(&event, 0); }},
+      {"cudaStreamBeginCapture", [&] { return cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal); }},
+      {"cudaGraphInstantiate", [&] { return cudaGraphInstantiate(&graph, nullptr, 0); }},
+      {"cudaFuncGetAttributes", [&] { return cudaFuncGetAttributes(&attributes, nullptr); }},
+      {"cudaFuncSetAttribute",
+       [&] { return cudaFuncSetAttribute(nullptr, cudaFuncAttributeMaxDynamicSharedMemorySize, 0); }},
+      {"cudaDeviceGetAttribute", [&] { return cudaDeviceGetAttribute(&number, cudaDevAttrWarpSize, 0); }}};
+  for (size_t i = 0; i < calls.size(); ++i) {
+    const auto& [name, call] = calls[i];
+    SCOPED_TRACE(name);
+    ASSERT_TRUE(emulator::set("FAIL_CALL", (std::string(name) + ":1:cudaErrorNotSupported").c_str()));
+    answer_one(engine, 2 + i, 12);
+    EXPECT_EQ(call(), cudaErrorNotSupported) << "a step made the call";
+    cudaGetLastError();
+  }
+  EXPECT_GT(info(*backend).n_replays(), 0u);
+}
+
+// Loading their code takes time and memory, which steps were not planned to take.
+TEST(CudaSteps, LoadNoKernel) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "only the emulator counts";
+  for (const bool graphs : {false, true}) {
+    const auto backend = make_backend(graphs);
+    Engine engine(*backend, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+    answer_one(engine, 1, 70);
+    for (const int32_t rows : {1, 12, 20, 40}) {  // every size of gemv_kernel
+      GenerateRequest request = make_request(make_prompt(7, rows, 32768), 2);
+      request.sampling.temperature = 1.0f;
+      request.sampling.frequency_penalty = 0.5f;
+      collect(*engine.submit(request));
+    }
+  }
+  EXPECT_EQ(emulator::late_loads(), 0u);
 }
 
 // --- failures

@@ -24,6 +24,7 @@ struct Function {
   std::string name;
   const Kernel* kernel();  // lowered when first asked for
   int max_dynamic_shared = 48 * 1024;
+  bool is_loaded = false;  // asked for its attributes, or launched
 };
 
 struct DeviceVariable {
@@ -42,6 +43,7 @@ struct Runtime {
   cudaError_t sticky = cudaSuccess;  // after a fault every call fails, as on a GPU
   std::string report;                // the last fault's
   u64 launches = 0;
+  u64 late_loads = 0;   // kernels whose first use was a launch
   u64 uploads = 0;      // copies from host to device
   u64 graph_bytes = 0;  // device memory that executable graphs take
 
