@@ -43,11 +43,12 @@ struct StageSums {
 
 // 3 stages keep 2 tiles under way (1 with biases). An SM has 164 KB on sm_80, 228 on sm_90, and 100 on sm_86
 // and sm_89, of which a block takes 1 KB besides its own. 3 stages of 4-bit codes fit two blocks into all of
-// them, 4 would not into 100 KB; a tile takes a block some 700 cycles, twice the latency of L2. Two blocks of
-// 3 stages of dense tiles, which are twice as large, or 8-bit ones, fit only sm_80 and sm_90, so that 8-bit
-// codes take 4 stages there for the same.
+// them, 4 would not into 100 KB; a tile is some 600 instructions of each scheduler, which is twice the
+// latency of L2. Two blocks of 3 stages of dense tiles, which are twice as large, fit only sm_80 and sm_90,
+// and so do two of 4 stages of 8-bit codes. Folds of 16 have 4 stages too: to count 3 of them takes a
+// register that they do not have.
 template <class F>
-constexpr int kStages = F::kDense || F::kWords == 1 ? 3 : 4;
+constexpr int kStages = F::kDense || (F::kWords == 1 && !F::kNarrow) ? 3 : 4;
 
 template <class F>
 struct Shared {
@@ -56,8 +57,8 @@ struct Shared {
 };
 template <class F>
 constexpr bool kTwoFit = 2 * (sizeof(Shared<F>) + 1024) <= 100 * 1024;
-template <class F>  // Q2_K has scales and biases of 32 bits for 16 inputs each: 1 KB too many
-constexpr bool kTwoShould = F::kWords == 1 && !(F::kNarrow && F::kBias);
+template <class F>
+constexpr bool kTwoShould = F::kWords == 1 && !F::kNarrow;
 
 // 16-byte chunk c of a row of x is at c ^ swizzle(row): then the 8 lanes (16 for folds of 16) that one access
 // of shared memory serves meet all banks.
