@@ -48,7 +48,12 @@ struct Tiles {
   static void multiply() {
     __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
   }
-  // C += A x B, in signed bytes of A and unsigned ones of B.
+  // C += A x B, in signed bytes.
+  template <int C, int A, int B>
+  static void multiply_signed() {
+    __asm__ volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+  }
+  // In signed bytes of A and unsigned ones of B.
   template <int C, int A, int B>
   static void multiply_bytes() {
     __asm__ volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));

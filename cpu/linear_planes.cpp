@@ -5,6 +5,7 @@
 #include "cpu/aligned_buffer.h"
 #include "cpu/linear_planes_pack.h"
 #include "cpu/linear_split.h"
+#include "cpu/pack_common.h"
 #include "engine/backend/check.h"
 
 namespace tramontane {
@@ -23,10 +24,10 @@ T* grown(Buffer& buffer, int64_t count, const char* label) {
 }
 
 void quantise(PlanesPart& whole, int64_t row_tiles, ThreadPool& pool) {
-  static thread_local Buffer planes, scales;
-  const int64_t units = row_tiles * whole.w.units;
-  whole.planes = grown<unsigned char>(planes, units * 2 * whole.w.group * whole.width, "rows in integers");
-  whole.scales = grown<PlanesScales>(scales, units, "scales of rows in integers");
+  static thread_local Buffer planes, steps, sums;
+  whole.planes = grown<unsigned char>(planes, row_tiles * round_up(whole.w.k, 64) * 2 * whole.width, "rows in integers");
+  whole.steps = grown<PlanesSteps>(steps, row_tiles * whole.w.blocks, "steps of rows in integers");
+  whole.sums = grown<PlanesSums>(sums, row_tiles * whole.w.units, "sums of rows in integers");
   if (row_tiles == 1) return quantise_rows(whole, 0, 1);
   pool.run([&](int thread) {
     const Share share = share_of(row_tiles, thread, pool.size());
@@ -61,7 +62,8 @@ void PlanesLinear::multiply(TensorView x, const Matrix& w, TensorView y, ThreadP
       .rows = x.rows,
       .planes = nullptr,
       .width = static_cast<int>(std::min(x.rows, kTileRows)),
-      .scales = nullptr,
+      .steps = nullptr,
+      .sums = nullptr,
       .y = y.row<float>(0),
       .y_stride = y.row_stride,
       .first_panel = 0,
@@ -71,16 +73,16 @@ void PlanesLinear::multiply(TensorView x, const Matrix& w, TensorView y, ThreadP
       .scratch = grown<PlanesScratch>(scratch, pool.size(), "scratch of the integer-plane products")};
   quantise(whole, row_tiles, pool);
   const Multiply multiply_part = x.rows <= few_ ? multiply_planes_vnni : many_;
-  const int64_t row_pairs = ceil_div(row_tiles, 2);
-  const int parts = row_parts(whole.last_panel, row_pairs, pool.size());
+  const int64_t strips = ceil_div(row_tiles, kRowTiles);
+  const int parts = row_parts(whole.last_panel, strips, pool.size());
   pool.run([&](int thread) {
     const Share panels = share_of(whole.last_panel, thread / parts, pool.size() / parts);
-    const Share pairs = share_of(row_pairs, thread % parts, parts);
+    const Share rows = share_of(strips, thread % parts, parts);
     PlanesPart part = whole;
     part.first_panel = panels.first;
     part.last_panel = panels.last;
-    part.first_row = pairs.first * 2 * kTileRows;
-    part.last_row = std::min(pairs.last * 2 * kTileRows, x.rows);
+    part.first_row = rows.first * kRowTiles * kTileRows;
+    part.last_row = std::min(rows.last * kRowTiles * kTileRows, x.rows);
     part.scratch = whole.scratch + thread;
     if (part.first_panel < part.last_panel && part.first_row < part.last_row) multiply_part(part);
   });

@@ -12,6 +12,10 @@ namespace tramontane {
 // or a code_zero, not both.
 bool planes_take(const std::optional<QuantLayout>& quant);
 
+// K of a block of a matrix with so many: blocks are as few as can be, and then as even: what is left of the
+// last one would take as much folding as a whole one.
+int64_t planes_block_k(int64_t k, int group);
+
 // Everything in one 64-byte aligned Buffer (`codes` of the result), filled by all threads; codes, scales and
 // biases are kept as they are. Throws std::runtime_error when there is not enough memory.
 Matrix pack_planes(const HostMatrix& matrix, ThreadPool& pool);

@@ -9,6 +9,7 @@
 #else
 #define UNROLLED _Pragma("GCC unroll 16")
 #endif
+#define INLINED inline __attribute__((always_inline))
 
 namespace tramontane {
 namespace {
@@ -18,61 +19,138 @@ namespace {
 
 // ---- Rows to integers
 
-// One group of a row, whose part of the unit's first tile is `out`; the next tile's lies `next_tile` further.
-inline void quantise_group(const PlanesWeights& w, const uint16_t* x, unsigned char* out, int64_t next_tile,
-                           PlanesScales& scales, int64_t row) {
-  const GroupScale group = scale_of(x, w.group);
-  const auto store = [&](int byte, __m512i values) {
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + byte / 64 * next_tile + byte % 64),
-                     _mm512_cvtepi32_epi8(values));
-  };
-  __m512i sums = _mm512_setzero_si512();
-  for (int k = 0; k < w.group; k += 16) {
-    const __m512i q = integers_at(x, k, group);
-    sums = _mm512_add_epi32(sums, q);
-    store(k, _mm512_srai_epi32(q, 4));
-    store(w.group + k, _mm512_and_si512(q, _mm512_set1_epi32(15)));
+// One block of a row, whose part of the first step's high parts is `out`.
+inline void quantise_block(const PlanesPart& part, const uint16_t* x, int64_t count, unsigned char* out,
+                           PlanesSteps& steps, PlanesSums* sums, int64_t row) {
+  const int64_t tile = kStepK * part.width;
+  const BlockScale scale = scale_of<13>(x, static_cast<int>(count));
+  for (int64_t first = 0; first < count; first += part.w.group, ++sums) {
+    __m512i high_sum = _mm512_setzero_si512(), low_sum = high_sum;
+    for (int64_t k = first; k < first + part.w.group; k += 16) {
+      const __m512i q = integers_at(x, static_cast<int>(k), scale);
+      const __m512i high = _mm512_srai_epi32(_mm512_add_epi32(q, _mm512_set1_epi32(128)), 8);
+      unsigned char* to = out + k / kStepK * 2 * tile + k % kStepK;
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(high));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(to + tile), _mm512_cvtepi32_epi8(q));
+      high_sum = _mm512_add_epi32(high_sum, high);
+      low_sum = _mm512_add_epi32(low_sum, _mm512_sub_epi32(q, _mm512_slli_epi32(high, 8)));
+    }
+    sums->high[row] = _mm512_reduce_add_epi32(high_sum) & 0xffff;
+    sums->low[row] = _mm512_reduce_add_epi32(low_sum) & 0xffff;
   }
-  const int sum = _mm512_reduce_add_epi32(sums);
-  const uint32_t base = group.finite ? (group.exponent + 13) << 23 | 1u << 22 : kNotANumber;
-  scales.base[row] = of_bits(base);
-  scales.offset[row] = static_cast<int>(base) - w.code_zero * sum;
-  scales.sum[row] = static_cast<float>(sum) * group.step;
+  steps.of[row] = scale.step * 256;
 }
 
-inline void clear_row(const PlanesWeights& w, unsigned char* out, int64_t next_tile, PlanesScales& scales,
-                      int64_t row) {
-  for (int byte = 0; byte < 2 * w.group; byte += 64)
-    _mm512_storeu_si512(out + byte / 64 * next_tile, _mm512_setzero_si512());
-  scales.base[row] = scales.sum[row] = 0;
-  scales.offset[row] = 0;
+// What tiles take beyond the rows and beyond k.
+inline void clear_row(const PlanesPart& part, int64_t steps, unsigned char* out) {
+  for (int64_t tile = 0; tile < 2 * steps; ++tile)
+    _mm512_storeu_si512(out + tile * kStepK * part.width, _mm512_setzero_si512());
 }
 
 }  // namespace
 
 void quantise_rows(const PlanesPart& part, int64_t first, int64_t last) {
-  const int64_t next_tile = int64_t{64} * part.width;
+  const int64_t block_units = part.w.block_k / part.w.group;
   for (int64_t tile = first; tile < last; ++tile)
-    for (int64_t row = 0; row < part.width; ++row) {
-      const uint16_t* x = part.x + (tile * 16 + row) * part.x_stride;
-      for (int64_t unit = 0; unit < part.w.units; ++unit) {
-        unsigned char* out = planes_at(part, tile, unit) + row * 64;
-        PlanesScales& scales = *scales_at(part, tile, unit);
-        if (tile * 16 + row < part.rows)
-          quantise_group(part.w, x + unit * part.w.group, out, next_tile, scales, row);
-        else
-          clear_row(part.w, out, next_tile, scales, row);
+    for (int64_t row = 0; row < part.width; ++row)
+      for (int64_t block = 0; block < part.w.blocks; ++block) {
+        const int64_t count = units_of_block(part.w, block) * part.w.group;
+        unsigned char* out = planes_at(part, tile, block) + row * kStepK;
+        const bool exists = tile * 16 + row < part.rows;
+        if (!exists || count % kStepK != 0) clear_row(part, steps_of_block(part.w, block), out);
+        if (!exists) continue;
+        quantise_block(part, part.x + (tile * 16 + row) * part.x_stride + block * part.w.block_k, count, out,
+                       *steps_at(part, tile, block), sums_at(part, tile, block * block_units), row);
       }
-    }
 }
 
 // ---- Products
 
 namespace {
 
-// More rows than are taken at once: K goes in blocks, so that the weights of two panels stay in L1 for all
-// rows.
-constexpr int64_t kMostRows = 4, kBlockK = 1024;
+// Rows taken at once, and rows for all of which together it pays to expand a block first.
+constexpr int64_t kMostRows = 4, kExpandRows = 17;
+
+// One block of P panels as it is packed.
+template <int P, bool Bias>
+class PackedBlock {
+ public:
+  PackedBlock(const PlanesPart& part, int64_t panel, int64_t block)
+      : w_(part.w), panel_(block_of(part, panel, 0)), block_(block_of(part, panel, block)) {
+    UNROLLED for (int p = 0; p < P; ++p) inverse_[p] = inverse_of(factors_of(block_ + p * w_.panel_bytes));
+  }
+
+  // Chunk v of a unit's codes: of a k in its first half, and of the same in the second.
+  INLINED void codes(int64_t unit, int64_t v, int p, __m512i& first, __m512i& second) const {
+    const __m512i low = _mm512_set1_epi8(15);
+    const __m512i chunk = _mm512_loadu_si512(at(unit, p) + w_.unit_scale_bytes + v * 64);
+    first = _mm512_and_si512(chunk, low);
+    second = _mm512_and_si512(_mm512_srli_epi16(chunk, 4), low);
+  }
+
+  INLINED IntegerScales scales(int64_t unit, int p) const { return scales_of<Bias>(w_, at(unit, p), inverse_[p]); }
+
+  // Fetches what is read 1 KB after a unit: where a panel ends before, that is the one after those taken now.
+  INLINED void prefetch(int64_t unit) const {
+    const unsigned char* from = at(unit, 0) + 1024;
+    if (from - panel_ >= w_.panel_bytes) from += (P - 1) * w_.panel_bytes;
+    for (int p = 0; p < P; ++p)
+      for (int64_t i = 0; i < w_.unit_bytes; i += 64) __builtin_prefetch(from + p * w_.panel_bytes + i);
+  }
+
+ private:
+  INLINED const unsigned char* at(int64_t unit, int p) const {
+    return unit_of(w_, block_ + p * w_.panel_bytes, unit);
+  }
+
+  const PlanesWeights& w_;
+  const unsigned char *panel_, *block_;
+  __m512 inverse_[P];
+};
+
+// The same, expanded.
+template <int P>
+class ExpandedBlock {
+ public:
+  template <bool Bias>
+  ExpandedBlock(const PackedBlock<P, Bias>& packed, const PlanesPart& part, int64_t units)
+      : panels_(part.scratch->expanded), group_(part.w.group) {
+    for (int64_t unit = 0; unit < units; ++unit) {
+      packed.prefetch(unit);
+      for (int p = 0; p < P; ++p) {
+        for (int64_t v = 0; v < group_ / 8; ++v) {
+          __m512i first, second;
+          packed.codes(unit, v, p, first, second);
+          _mm512_store_si512(chunk(unit, v, p), first);
+          _mm512_store_si512(chunk(unit, group_ / 8 + v, p), second);
+        }
+        const IntegerScales scales = packed.scales(unit, p);
+        _mm512_store_si512(panels_[p].scales[unit][0], scales.scale);
+        _mm512_store_si512(panels_[p].scales[unit][1], scales.bias);
+      }
+    }
+  }
+
+  INLINED void codes(int64_t unit, int64_t v, int p, __m512i& first, __m512i& second) const {
+    first = _mm512_load_si512(chunk(unit, v, p));
+    second = _mm512_load_si512(chunk(unit, group_ / 8 + v, p));
+  }
+
+  INLINED IntegerScales scales(int64_t unit, int p) const {
+    const auto& both = panels_[p].scales[unit];
+    return {_mm512_load_si512(both[0]), _mm512_load_si512(both[1])};
+  }
+
+  INLINED void prefetch(int64_t) const {}
+
+ private:
+  INLINED unsigned char* chunk(int64_t unit, int64_t v, int p) const {
+    return panels_[p].codes + (unit * group_ / 4 + v) * 64;
+  }
+
+  PlanesExpanded* panels_;
+  int64_t group_;
+};
 
 inline __m512i four_bytes(const unsigned char* from) {
   int value;
@@ -80,96 +158,101 @@ inline __m512i four_bytes(const unsigned char* from) {
   return _mm512_set1_epi32(value);
 }
 
-// Sums of codes * q over one unit: P panels whose units begin at `unit`, `next` bytes apart, x R rows from
-// `planes` on.
+// Sums over one unit of codes times the high parts of q and times the low ones: P panels x R rows.
 template <int P, int R>
-inline void sum_unit(const PlanesPart& part, const unsigned char* unit, int64_t next,
-                     const unsigned char* planes, __m512i (&sums)[P][R]) {
+struct UnitSums {
+  __m512i high[P][R], low[P][R];
+
+  // `planes` is where the rows' unit lies in its step.
+  template <class Block>
+  INLINED UnitSums(const PlanesPart& part, const Block& block, int64_t unit, const unsigned char* planes) {
+    UNROLLED for (int p = 0; p < P; ++p) UNROLLED for (int r = 0; r < R; ++r) high[p][r] = low[p][r] =
+        _mm512_setzero_si512();
+    const int64_t tile = kStepK * part.width;
+    const int half = part.w.group / 2;
+    const int64_t to_second = half == kStepK ? 2 * tile : half;
+    for (int first_v = 0; first_v < half / 4; first_v += 4) {
+      UNROLLED for (int v = first_v; v < first_v + 4; ++v) {
+        __m512i first[P], second[P];
+        UNROLLED for (int p = 0; p < P; ++p) block.codes(unit, v, p, first[p], second[p]);
+        UNROLLED for (int r = 0; r < R; ++r) {
+          const unsigned char* from = planes + v * 4 + r * kStepK;
+          add(high, r, first, from);
+          add(low, r, first, from + tile);
+          add(high, r, second, from + to_second);
+          add(low, r, second, from + to_second + tile);
+        }
+      }
+    }
+  }
+
+ private:
+  INLINED static void add(__m512i (&to)[P][R], int r, const __m512i (&codes)[P], const unsigned char* from) {
+    const __m512i q = four_bytes(from);
+    UNROLLED for (int p = 0; p < P; ++p) to[p][r] = _mm512_dpbusd_epi32(to[p][r], codes[p], q);
+  }
+};
+
+// One block of P panels x R rows from `row` on, all in one row tile. y takes the sums, and gives them but for
+// the first block.
+template <int P, int R, class Block>
+void multiply_block(const PlanesPart& part, const Block& weights, int64_t panel, int64_t row, int64_t block) {
   const PlanesWeights& w = part.w;
-  const int64_t next_tile = int64_t{64} * part.width;
-  const auto row_byte = [&](int byte) { return planes + byte / 64 * next_tile + byte % 64; };
-  const __m512i low_nibble = _mm512_set1_epi8(15);
+  const unsigned char* planes = planes_at(part, row / 16, block) + row % 16 * kStepK;
+  const PlanesSums* sums = sums_at(part, row / 16, block * (w.block_k / w.group));
   __m512i high[P][R], low[P][R];
   UNROLLED for (int p = 0; p < P; ++p) UNROLLED for (int r = 0; r < R; ++r) high[p][r] = low[p][r] =
       _mm512_setzero_si512();
-  const unsigned char* codes = unit + w.unit_scale_bytes;
-  // A chunk's low nibbles are of k, its high ones of k + group / 2.
-  for (int k = 0; k < w.group / 2; k += 16) {
-    const unsigned char *first_high = row_byte(k), *second_high = row_byte(w.group / 2 + k),
-                        *first_low = row_byte(w.group + k), *second_low = row_byte(w.group + w.group / 2 + k);
-    UNROLLED for (int v = 0; v < 4; ++v, codes += 64) {
-      __m512i first[P], second[P];
-      UNROLLED for (int p = 0; p < P; ++p) {
-        const __m512i chunk = _mm512_loadu_si512(codes + p * next);
-        first[p] = _mm512_and_si512(chunk, low_nibble);
-        second[p] = _mm512_and_si512(_mm512_srli_epi16(chunk, 4), low_nibble);
-      }
-      UNROLLED for (int r = 0; r < R; ++r) {
-        const auto add = [&](__m512i(&to)[P][R], const __m512i(&weights)[P], const unsigned char* from) {
-          const __m512i q = four_bytes(from + v * 4 + r * 64);
-          UNROLLED for (int p = 0; p < P; ++p) to[p][r] = _mm512_dpbusd_epi32(to[p][r], weights[p], q);
-        };
-        add(high, first, first_high);
-        add(low, first, first_low);
-        add(high, second, second_high);
-        add(low, second, second_low);
-      }
-    }
-  }
-  UNROLLED for (int p = 0; p < P; ++p) UNROLLED for (int r = 0; r < R; ++r) sums[p][r] =
-      _mm512_add_epi32(_mm512_slli_epi32(high[p][r], 4), low[p][r]);
-}
-
-// P panels x R rows from `row` on, all in one row tile, units first..last. y takes the sums, and gives them
-// where `first` is not the first unit.
-template <int P, int R, bool Bias>
-void multiply_units(const PlanesPart& part, int64_t panel, int64_t row, int64_t first, int64_t last,
-                    bool fetch) {
-  const PlanesWeights& w = part.w;
-  const unsigned char* weights = panel_of(part, panel);
-  const unsigned char* planes = planes_at(part, row / 16, first) + row % 16 * 64;
-  const PlanesScales* scales = scales_at(part, row / 16, first);
-  const int64_t next = next_unit(part, row / 16);
-  float* y = part.y + row * part.y_stride + panel * kPanelChannels;
-  const __mmask16 last_channels = first_lanes(w.n - (panel + P - 1) * kPanelChannels);
-  const auto channels = [&](int p) { return p == P - 1 ? last_channels : static_cast<__mmask16>(0xffff); };
-  __m512 total[P][R];
-  UNROLLED for (int p = 0; p < P; ++p) UNROLLED for (int r = 0; r < R; ++r) total[p][r] =
-      first == 0 ? _mm512_setzero_ps()
-                 : _mm512_maskz_loadu_ps(channels(p), y + r * part.y_stride + p * kPanelChannels);
-  for (int64_t unit = first; unit < last; ++unit, planes += next * planes_of_unit(part), scales += next) {
-    const int64_t at = unit * w.unit_bytes;
-    for (int p = 0; fetch && p < P; ++p) prefetch(w, weights + p * w.panel_bytes, at, P);
-    __m512i sums[P][R];
-    sum_unit<P, R>(part, weights + at, w.panel_bytes, planes, sums);
+  for (int64_t unit = 0, units = units_of_block(w, block); unit < units; ++unit) {
+    weights.prefetch(unit);
+    const int64_t k = unit * w.group;
+    const UnitSums<P, R> of(part, weights, unit, planes + k / kStepK * bytes_of_step(part) + k % kStepK);
     UNROLLED for (int p = 0; p < P; ++p) {
-      const unsigned char* from = weights + p * w.panel_bytes + at;
-      const __m512 scale = load_16(from, w.scale_type), bias = Bias ? biases_of(w, from) : scale;
-      UNROLLED for (int r = 0; r < R; ++r) total[p][r] =
-          fold<Bias>(total[p][r], sums[p][r], *scales, row % 16 + r, scale, bias);
+      const IntegerScales scales = weights.scales(unit, p);
+      UNROLLED for (int r = 0; r < R; ++r) {
+        const auto add = [&](__m512i& to, __m512i codes_q, int32_t q) {
+          to = _mm512_add_epi32(to, _mm512_mullo_epi32(codes_q, scales.scale));
+          to = _mm512_dpwssd_epi32(to, scales.bias, _mm512_set1_epi32(q));
+        };
+        add(high[p][r], of.high[p][r], sums[unit].high[row % 16 + r]);
+        add(low[p][r], of.low[p][r], sums[unit].low[row % 16 + r]);
+      }
     }
   }
-  UNROLLED for (int p = 0; p < P; ++p) UNROLLED for (int r = 0; r < R; ++r)
-      _mm512_mask_storeu_ps(y + r * part.y_stride + p * kPanelChannels, channels(p), total[p][r]);
+  const PlanesSteps& steps = *steps_at(part, row / 16, block);
+  UNROLLED for (int p = 0; p < P; ++p) {
+    const __mmask16 channels = first_lanes(w.n - (panel + p) * kPanelChannels);
+    const __m512 factors = factors_of(block_of(part, panel + p, block));
+    UNROLLED for (int r = 0; r < R; ++r) {
+      float* y = part.y + (row + r) * part.y_stride + (panel + p) * kPanelChannels;
+      const __m512 before = _mm512_maskz_loadu_ps(block == 0 ? 0 : channels, y);
+      _mm512_mask_storeu_ps(y, channels,
+                            fold(before, high[p][r], low[p][r], factors, steps.of[row % 16 + r]));
+    }
+  }
 }
 
-template <int P, bool Bias>
-void multiply_rows(const PlanesPart& part, int64_t panel, int64_t row, int64_t rows, int64_t first,
-                   int64_t last, bool fetch) {
-  if (rows == 1) return multiply_units<P, 1, Bias>(part, panel, row, first, last, fetch);
-  if (rows == 2) return multiply_units<P, 2, Bias>(part, panel, row, first, last, fetch);
-  if (rows == 3) return multiply_units<P, 3, Bias>(part, panel, row, first, last, fetch);
-  multiply_units<P, 4, Bias>(part, panel, row, first, last, fetch);
+// All rows of the part.
+template <int P, class Block>
+void multiply_rows(const PlanesPart& part, const Block& weights, int64_t panel, int64_t block) {
+  int64_t row = part.first_row;
+  for (; row + kMostRows <= part.last_row; row += kMostRows)
+    multiply_block<P, kMostRows>(part, weights, panel, row, block);
+  const int64_t rest = part.last_row - row;
+  if (rest == 1) multiply_block<P, 1>(part, weights, panel, row, block);
+  if (rest == 2) multiply_block<P, 2>(part, weights, panel, row, block);
+  if (rest == 3) multiply_block<P, 3>(part, weights, panel, row, block);
 }
 
 template <int P, bool Bias>
 void multiply_panels(const PlanesPart& part, int64_t panel) {
-  const bool few = part.last_row - part.first_row <= kMostRows;
-  const int64_t block = few ? part.w.units : kBlockK / part.w.group;
-  for (int64_t first = 0; first < part.w.units; first += block)
-    for (int64_t row = part.first_row; row < part.last_row; row += kMostRows)
-      multiply_rows<P, Bias>(part, panel, row, least(kMostRows, part.last_row - row), first,
-                             least(first + block, part.w.units), row == part.first_row);
+  for (int64_t block = 0; block < part.w.blocks; ++block) {
+    const PackedBlock<P, Bias> packed(part, panel, block);
+    if (part.last_row - part.first_row < kExpandRows)
+      multiply_rows<P>(part, packed, panel, block);
+    else
+      multiply_rows<P>(part, ExpandedBlock<P>(packed, part, units_of_block(part.w, block)), panel, block);
+  }
 }
 
 template <bool Bias>

@@ -45,7 +45,8 @@ struct LinearPart {
   int64_t first_panel, last_panel;
   int64_t first_row, last_row;
   // For kernels in integers, whose x above is then the words:
-  int16_t* x_words;  // [rows, k]: x / 2^e of its group, as linear_planes_tile.h defines it
+  // [rows, k]: x / 2^e of its group, rounded to the nearest integer, the largest in magnitude 1024 to 2040
+  int16_t* x_words;
   float* x_steps;    // [rows, k / group]: 2^e / table_factor
 };
 

@@ -5,8 +5,8 @@
 //  - act_dtype() is BF16, or F32 when the backend was made for F32 arithmetic (a reference mode, CPU only). It is the dtype of every
 //    matmul input (norm, attention and silu_mul outputs) and of the KV cache. Everything else is FP32.
 //  - BF16 mode: dense F16/F32 weights are rounded once to BF16 at upload (what transformers does when it loads in bfloat16);
-//    quantised weights are used as matrix.h defines them, each within one BF16 rounding; a kernel that takes them so may round the
-//    other factor further, to integers of 12 bits per group of K (cpu/linear_planes_tile.h, cpu/linear_tile.h). F32 mode: weights exactly as stored.
+//    quantised weights are used as matrix.h defines them, each within one BF16 rounding (in integer planes: of the largest of its
+//    block of K); a kernel that takes them so may round the other factor to integers too (cpu/linear_planes_tile.h, cpu/linear_tile.h). F32 mode: weights exactly as stored.
 //  - Every output element is reduced in an order that depends only on the weight's shape (decision 5): never on how many rows share
 //    the call, on the number of threads, or on how a prompt was cut into steps.
 // Shapes are checked once at op entry (backend_checks.h) and name what is wrong: "linear: K of x is 4096, K of w is 14336".

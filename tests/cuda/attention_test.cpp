@@ -21,7 +21,7 @@ Adjust decoded(int32_t splits, int32_t max_partials) {
   return [=](AttentionPlan& plan) {
     const int32_t room = plan.max_partials * plan.partial_rows / kDecodeTile;
     plan = {.decode_columns = 1 << 20,
-            .decode_tiles = 4,
+            .decode_tiles = 5,  // 10 rows of 8 heads, the most that is run so
             .splits = splits,
             .prefill_tiles = 0,
             .max_partials = std::min(max_partials, room),
@@ -51,7 +51,10 @@ INSTANTIATE_TEST_SUITE_P(All, AttentionShapes,
                                          AttentionShape{5, 5, 80, 0}, AttentionShape{7, 1, 96, 0},
                                          AttentionShape{4, 1, 128, 0}, AttentionShape{2, 1, 256, 0},
                                          AttentionShape{8, 1, 64, 0}, AttentionShape{6, 1, 32, 50},
-                                         AttentionShape{40, 1, 16, 0}, AttentionShape{70, 1, 8, 90}),
+                                         AttentionShape{40, 1, 16, 0}, AttentionShape{70, 1, 8, 90},
+                                         AttentionShape{2, 2, 128, 0}, AttentionShape{10, 2, 128, 0},
+                                         AttentionShape{16, 2, 128, 0}, AttentionShape{5, 1, 64, 0},
+                                         AttentionShape{10, 2, 128, 60}),
                          name_of_shape);
 
 // The real shape: decode rows, and a prompt's second part.
@@ -133,7 +136,9 @@ TEST_P(AttentionBits, SameUnderEveryPlan) {
 
 INSTANTIATE_TEST_SUITE_P(All, AttentionBits,
                          testing::Values(AttentionShape{4, 1, 128, 0}, AttentionShape{3, 1, 64, 270},
-                                         AttentionShape{1, 1, 256, 0}, AttentionShape{2, 1, 80, 0}),
+                                         AttentionShape{1, 1, 256, 0}, AttentionShape{2, 1, 80, 0},
+                                         AttentionShape{5, 1, 128, 0}, AttentionShape{8, 1, 128, 0},
+                                         AttentionShape{1, 1, 128, 0}),
                          name_of_shape);
 
 // Captured once and replayed as sequences grow and finish, with a grid for the longest.

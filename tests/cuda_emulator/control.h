@@ -33,10 +33,10 @@ inline std::string unsupported() {
   return call ? call() : "";
 }
 
-// How many kernels this process has registered.
-inline int kernels() {
-  const auto call = reinterpret_cast<int (*)()>(dlsym(RTLD_DEFAULT, "cudaEmulatorKernels"));
-  return call ? call() : 0;
+// The kernels that this process has registered as C++ spells them, one a line.
+inline std::string kernels() {
+  const auto call = reinterpret_cast<const char* (*)()>(dlsym(RTLD_DEFAULT, "cudaEmulatorKernels"));
+  return call ? call() : "";
 }
 
 // How many kernels have run, in this process, of what was waited for; also those out of graphs.

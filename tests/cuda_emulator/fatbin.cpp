@@ -17,6 +17,7 @@ namespace {
 constexpr u32 kWrapperMagic = 0x466243b1;
 constexpr u32 kDataMagic = 0xba55ed50;
 constexpr u16 kPtxEntry = 1;
+constexpr u16 kElfEntry = 2;
 constexpr u64 kLz4Flag = 0x2000;
 constexpr u64 kZstdFlag = 0x8000;
 constexpr u64 kMaxText = 1ull << 30;
@@ -47,7 +48,7 @@ struct Entry {
 };
 
 [[noreturn]] void fail_to_decompress(const char* method) {
-  throw std::runtime_error(std::string("PTX emulator: PTX is compressed with ") + method +
+  throw std::runtime_error(std::string("PTX emulator: a fat binary is compressed with ") + method +
                            ", which this build cannot read or finds damaged; compile with nvcc -no-compress");
 }
 
@@ -69,24 +70,18 @@ std::string decompress_zstd([[maybe_unused]] const u8* data, [[maybe_unused]] co
   fail_to_decompress("zstd");
 }
 
-std::string text_of(const u8* at, const Entry& entry) {
+std::string payload_of(const u8* at, const Entry& entry) {
   if (entry.payload > kMaxText || entry.uncompressed > kMaxText)
     throw std::runtime_error("PTX emulator: fat binary entry of an absurd size");
   const u8* data = at + entry.header;
-  std::string text;
-  if (entry.flags & kZstdFlag)
-    text = decompress_zstd(data, entry);
-  else if (entry.flags & kLz4Flag)
-    text = decompress_lz4(data, entry);
-  else
-    text.assign(reinterpret_cast<const char*>(data), entry.payload);
-  text.resize(std::strlen(text.c_str()));  // padded with zeros
-  return text;
+  if (entry.flags & kZstdFlag) return decompress_zstd(data, entry);
+  if (entry.flags & kLz4Flag) return decompress_lz4(data, entry);
+  return {reinterpret_cast<const char*>(data), entry.payload};
 }
 
-}  // namespace
-
-std::vector<PtxImage> ptx_of(const void* wrapper) {
+// Calls visit(address, entry) for each entry.
+template <class F>
+void for_each_entry(const void* wrapper, F visit) {
   const u8* w = static_cast<const u8*>(wrapper);
   if (field<u32>(w, 0) != kWrapperMagic)
     throw std::runtime_error("PTX emulator: unknown wrapper of a fat binary");
@@ -95,14 +90,34 @@ std::vector<PtxImage> ptx_of(const void* wrapper) {
     throw std::runtime_error("PTX emulator: unknown format of a fat binary");
   const u8* at = data + field<u16>(data, 6);
   const u8* end = at + field<u64>(data, 8);
-  std::vector<PtxImage> images;
   while (at < end) {
     const Entry entry(at);
-    if (entry.kind == kPtxEntry) images.push_back({entry.target, text_of(at, entry)});
+    visit(at, entry);
     if (entry.header == 0) throw std::runtime_error("PTX emulator: damaged fat binary");
     at += entry.header + entry.payload;
   }
+}
+
+}  // namespace
+
+std::vector<PtxImage> ptx_of(const void* wrapper) {
+  std::vector<PtxImage> images;
+  for_each_entry(wrapper, [&](const u8* at, const Entry& entry) {
+    if (entry.kind != kPtxEntry) return;
+    std::string text = payload_of(at, entry);
+    text.resize(std::strlen(text.c_str()));  // padded with zeros
+    images.push_back({entry.target, std::move(text)});
+  });
   return images;
+}
+
+std::string machine_code_of(const void* wrapper, u32 target) {
+  const u8* best = nullptr;
+  for_each_entry(wrapper, [&](const u8* at, const Entry& entry) {
+    if (entry.kind == kElfEntry && entry.target <= target && (!best || entry.target > Entry(best).target))
+      best = at;
+  });
+  return best ? payload_of(best, Entry(best)) : "";
 }
 
 }  // namespace tramontane::emulator

@@ -1,4 +1,4 @@
-// Takes the PTX out of the fat binary that nvcc puts into a host program.
+// Takes PTX and machine code out of the fat binary that nvcc puts into a host program.
 #pragma once
 
 #include <string>
@@ -13,8 +13,12 @@ struct PtxImage {
   std::string text;
 };
 
-// All PTX of a fat binary, given the wrapper that nvcc registers. Machine code is passed over. Throws
-// std::runtime_error for another format, and for a compression that this build cannot undo.
+// All PTX of a fat binary, given the wrapper that nvcc registers. Throws std::runtime_error for another
+// format, and for a compression that this build cannot undo.
 std::vector<PtxImage> ptx_of(const void* wrapper);
+
+// The machine code (an ELF file) of the newest sm number that is not above `target`; empty when there is
+// none. Throws as ptx_of does.
+std::string machine_code_of(const void* wrapper, u32 target);
 
 }  // namespace tramontane::emulator

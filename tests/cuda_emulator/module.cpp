@@ -5,8 +5,10 @@
 #include <vector>
 
 #include "tests/cuda_emulator/device_memory.h"
+#include "tests/cuda_emulator/fatbin.h"
 #include "tests/cuda_emulator/fault.h"
 #include "tests/cuda_emulator/lowering.h"
+#include "tests/cuda_emulator/machine_code.h"
 #include "tests/cuda_emulator/ptx/parser.h"
 
 namespace tramontane::emulator {
@@ -73,6 +75,15 @@ const Kernel* Module::kernel(const std::string& name) {
   std::unique_ptr<Kernel>& kernel = kernels_[name];
   if (!kernel) kernel = std::make_unique<Kernel>(lower(*source_, function->second, variables_));
   return kernel.get();
+}
+
+u32 Module::registers(const std::string& name, u32 compute) {
+  const std::lock_guard lock(mutex_);
+  auto of_device = registers_.find(compute);
+  if (of_device == registers_.end())
+    of_device = registers_.emplace(compute, registers_of(machine_code_of(wrapper_, compute))).first;
+  const auto found = of_device->second.find(name);
+  return found == of_device->second.end() ? 0 : found->second;
 }
 
 const GlobalVariable* Module::variable(const std::string& name) {

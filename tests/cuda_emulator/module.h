@@ -23,12 +23,16 @@ struct GlobalVariable {
 // variables.
 class Module {
  public:
-  explicit Module(std::string text) : text_(std::move(text)) {}
+  // The PTX, and the fat binary that it is of.
+  Module(std::string text, const void* wrapper) : text_(std::move(text)), wrapper_(wrapper) {}
 
   // Null when there is no kernel of that (mangled) name.
   const Kernel* kernel(const std::string& name);
   // Null when there is none.
   const GlobalVariable* variable(const std::string& name);
+  // How many registers a thread of a kernel takes in the machine code for a device of this capability, or for
+  // the newest one before it. 0 where there is none.
+  u32 registers(const std::string& name, u32 compute);
   // As after cudaDeviceReset: all variables get fresh memory with their initial values when next asked for.
   void unload();
 
@@ -38,11 +42,13 @@ class Module {
   void initialize(const ptx::Variable& variable);
 
   std::string text_;  // until it is parsed
+  const void* wrapper_;
   std::optional<ptx::Module> source_;
   bool is_loaded_ = false;
   std::mutex mutex_;
   std::map<std::string, GlobalVariable> variables_;
   std::map<std::string, std::unique_ptr<Kernel>> kernels_;
+  std::map<u32, std::map<std::string, u32>> registers_;  // by capability, then by kernel
 };
 
 }  // namespace tramontane::emulator

@@ -1,5 +1,6 @@
 // Conversions over all 2^16 inputs, or as many patterns around every tie, against references written from the
 // formats' definitions; bit operations and directed roundings against slow and plain ones.
+#include <algorithm>
 #include <bit>
 #include <cfenv>
 #include <cmath>
@@ -65,9 +66,10 @@ std::vector<uint32_t> all_16_bits() {
   return x;
 }
 
-// Singles with every upper half, and lower bits on, just below and just above the ties of half and bfloat16.
+// Singles with every upper half, and lower bits on, just below and just above the ties of half and bfloat16;
+// random ones.
 std::vector<uint32_t> singles() {
-  std::vector<uint32_t> x;
+  std::vector<uint32_t> x = random_bits(1 << 16, 20);
   for (uint32_t high = 0; high < 1 << 16; ++high) {
     const uint32_t lows[] = {0x0000, 0x1000, 0x0fff, 0x1001, 0x7fff, 0x8000, 0x8001, 0xffff};
     for (const uint32_t low : {lows[high % 8], lows[(high / 8 + 3) % 8], 0x8000u})
@@ -130,6 +132,8 @@ TEST(Numeric, SingleToIntegers) {
              [](uint32_t a, uint32_t b) { return same(std::nearbyint(single(a)), single(b)); });
   expect_all(Unary::kFloorF32, x,
              [](uint32_t a, uint32_t b) { return same(std::floor(single(a)), single(b)); });
+  expect_all(Unary::kTruncateF32, x,
+             [](uint32_t a, uint32_t b) { return same(std::trunc(single(a)), single(b)); });
 }
 
 TEST(Numeric, IntegersToFloats) {
@@ -138,6 +142,8 @@ TEST(Numeric, IntegersToFloats) {
   expect_all(Unary::kS32ToF32, x, [](uint32_t a, uint32_t b) {
     return same(rounded(static_cast<int32_t>(a), 23, -126, 1e38, false), single(b));
   });
+  expect_all(Unary::kU32ToF32, x,
+             [](uint32_t a, uint32_t b) { return same(rounded(a, 23, -126, 1e38, false), single(b)); });
   expect_all(Unary::kS32ToF32Down, x, [](uint32_t a, uint32_t b) {
     const double exact = static_cast<int32_t>(a), y = single(b);
     return y <= exact && std::nextafterf(static_cast<float>(y), INFINITY) > exact;
@@ -152,6 +158,125 @@ TEST(Numeric, IntegersToFloats) {
              [](uint32_t a, uint32_t b) { return same(to_half(static_cast<int16_t>(a), false), half(b)); });
   expect_all(Unary::kS8OfU32, x,
              [](uint32_t a, uint32_t b) { return static_cast<int32_t>(b) == static_cast<int8_t>(a); });
+  expect_all(Unary::kU16OfU32, x, [](uint32_t a, uint32_t b) { return b == a % 65536; });
+  expect_all(Unary::kU32OfU16, x, [](uint32_t a, uint32_t b) { return b == a % 65536; });
+}
+
+TEST(Numeric, SaturationToTheUnitInterval) {
+  expect_all(Unary::kSaturateF32, singles(), [](uint32_t a, uint32_t b) {
+    const double x = single(a);
+    return single(b) == (x > 0 ? std::min(x, 1.0) : 0);  // 0 for NaN too
+  });
+}
+
+void expect_all(Wide op, const std::vector<uint64_t>& x,
+                const std::function<bool(uint64_t, uint64_t)>& right) {
+  DeviceArray<uint64_t> dx(x), dy(x.size());
+  wide(op, dx.get(), dy.get(), static_cast<int>(x.size()));
+  const auto y = dy.values();
+  int wrong = 0;
+  for (std::size_t i = 0; i < x.size() && wrong < 5; ++i)
+    if (!right(x[i], y[i])) ADD_FAILURE() << std::hex << "of " << x[i] << " comes " << y[i], ++wrong;
+}
+
+std::vector<uint64_t> widened(const std::vector<uint32_t>& x) {
+  const auto high = random_bits(x.size(), 21);  // must not matter
+  std::vector<uint64_t> result(x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) result[i] = uint64_t{high[i]} << 32 | x[i];
+  return result;
+}
+
+// Random words of every length, and those around each power of two.
+std::vector<uint64_t> words() {
+  std::vector<uint64_t> x;
+  std::mt19937_64 random(22);
+  for (int i = 0; i < 1 << 16; ++i) x.push_back(random() >> i % 64);
+  for (int i = 0; i < 64; ++i)
+    for (int k = -3; k <= 3; ++k) x.push_back((uint64_t{1} << i) + static_cast<uint64_t>(k));
+  // Ties of 24 and 53 bits, and their neighbours.
+  for (const int bits : {24, 53})
+    for (uint64_t kept = 0; kept < 64; ++kept)
+      for (int64_t k = -1; k <= 1; ++k)
+        x.push_back(((kept * 2 + 1) << (63 - bits)) + (uint64_t{1} << 63) + static_cast<uint64_t>(k));
+  return x;
+}
+
+// Doubles with random bits, and numbers with fractions of every size up to beyond 64 bits.
+std::vector<uint64_t> doubles() {
+  std::vector<uint64_t> x;
+  std::mt19937_64 random(23);
+  for (int i = 0; i < 1 << 16; ++i) {
+    x.push_back(random());
+    x.push_back((random() & 0x800fffffffffffff) | (1020 + random() % 72) << 52);
+  }
+  for (const double v : {0.0, 0.5, 1.5, 0x1p31, 0x1p32, 0x1p53, 0x1p63, 0x1p64, 5e-324})
+    for (const double u : {v, std::nextafter(v, 0.0), std::nextafter(v, INFINITY), v - 0.5, v - 1})
+      for (const double w : {u, -u}) x.push_back(std::bit_cast<uint64_t>(w));
+  for (const uint64_t special :
+       {0x7ff0000000000000, 0x7ff0000000000001, 0x7ff8000000000000, 0x7fffffffffffffff})
+    x.push_back(special), x.push_back(special | uint64_t{1} << 63);
+  return x;
+}
+
+// x rounded to so many binary digits, in integer arithmetic.
+double rounded_integer(uint64_t x, int digits, bool to_zero) {
+  const int shift = std::max(0, static_cast<int>(std::bit_width(x)) - digits);
+  const uint64_t kept = x >> shift, rest = x - (kept << shift), half = shift ? uint64_t{1} << (shift - 1) : 1;
+  const bool up = !to_zero && (rest > half || (rest == half && kept % 2 == 1));
+  return std::ldexp(static_cast<double>(kept + up), shift);
+}
+
+TEST(Numeric, ConversionsToAndFrom64Bits) {
+  const auto as_double = [](uint64_t bits) { return std::bit_cast<double>(bits); };
+  const auto low = [](uint64_t bits) { return static_cast<uint32_t>(bits); };
+  expect_all(Wide::kF32ToF64, widened(singles()),
+             [&](uint64_t x, uint64_t y) { return same(meaning(low(x), 8, 23), as_double(y)); });
+  expect_all(Wide::kU32ToF64, words(),
+             [&](uint64_t x, uint64_t y) { return as_double(y) == rounded_integer(low(x), 53, false); });
+  expect_all(Wide::kU64ToF64, words(),
+             [&](uint64_t x, uint64_t y) { return as_double(y) == rounded_integer(x, 53, false); });
+  expect_all(Wide::kU64ToF32Zero, words(), [&](uint64_t x, uint64_t y) {
+    return y >> 32 == 0 && single(low(y)) == rounded_integer(x, 24, true);
+  });
+  expect_all(Wide::kU32ToU64, words(), [&](uint64_t x, uint64_t y) { return y == (x & 0xffffffff); });
+  expect_all(Wide::kU64ToU32, words(), [&](uint64_t x, uint64_t y) { return y == (x & 0xffffffff); });
+  expect_all(Wide::kS32ToS64, words(), [&](uint64_t x, uint64_t y) {
+    return y == ((x & 0xffffffff) | (x & 0x80000000 ? 0xffffffff00000000 : 0));
+  });
+}
+
+// The bits of a truncated number in T, which clamps it. NaN gives the top bit alone: here one side has 64
+// bits.
+template <class T>
+uint64_t clamped(double x) {
+  using Bits = std::make_unsigned_t<T>;
+  constexpr int kBits = 8 * sizeof(T);
+  if (x != x) return uint64_t{1} << (kBits - 1);
+  const double end = std::ldexp(1.0, std::is_signed_v<T> ? kBits - 1 : kBits);
+  if (x >= end) return static_cast<Bits>(std::numeric_limits<T>::max());
+  if (x <= (std::is_signed_v<T> ? -end : 0)) return static_cast<Bits>(std::numeric_limits<T>::min());
+  return static_cast<Bits>(static_cast<T>(x));
+}
+
+template <class T>
+void expect_clamped(Wide op, const std::vector<uint64_t>& x, double (*value)(uint64_t)) {
+  expect_all(op, x, [=](uint64_t a, uint64_t b) { return b == clamped<T>(value(a)); });
+}
+
+TEST(Numeric, FloatsToIntegersWhereOneSideHas64Bits) {
+  const auto of_double = [](uint64_t bits) { return std::bit_cast<double>(bits); };
+  const auto of_single = [](uint64_t bits) { return single(static_cast<uint32_t>(bits)); };
+  const auto of_half = [](uint64_t bits) { return half(static_cast<uint32_t>(bits)); };
+  expect_clamped<int64_t>(Wide::kF64ToS64, doubles(), of_double);
+  expect_clamped<uint64_t>(Wide::kF64ToU64, doubles(), of_double);
+  expect_clamped<int32_t>(Wide::kF64ToS32, doubles(), of_double);
+  expect_clamped<uint32_t>(Wide::kF64ToU32, doubles(), of_double);
+  expect_clamped<int16_t>(Wide::kF64ToS16, doubles(), of_double);
+  expect_clamped<uint16_t>(Wide::kF64ToU16, doubles(), of_double);
+  expect_clamped<int64_t>(Wide::kF32ToS64, widened(singles()), of_single);
+  expect_clamped<uint64_t>(Wide::kF32ToU64, widened(singles()), of_single);
+  expect_clamped<int64_t>(Wide::kHalfToS64, widened(all_16_bits()), of_half);
+  expect_clamped<uint64_t>(Wide::kHalfToU64, widened(all_16_bits()), of_half);
 }
 
 // Within the error that the CUDA guide gives for each approximation.
@@ -303,6 +428,21 @@ TEST(Numeric, DirectedRounding) {
   expect_all(Ternary::kFmaUp, in, [](uint32_t a, uint32_t b, uint32_t c) {
     return std::bit_cast<uint32_t>(fma_rounded(a, b, c, FE_UPWARD));
   });
+}
+
+// The first operand is the upper half.
+TEST(Numeric, PairsOfBfloat16) {
+  Inputs in{singles(), singles(), {}};
+  std::mt19937 random(24);
+  std::shuffle(in.b.begin(), in.b.end(), random);
+  in.c.resize(in.a.size());
+  DeviceArray<uint32_t> a(in.a), b(in.b), c(in.c), d(in.a.size());
+  ternary(Ternary::kPackBf16, a.get(), b.get(), c.get(), d.get(), static_cast<int>(in.a.size()));
+  const auto result = d.values();
+  for (std::size_t i = 0; i < result.size(); ++i) {
+    ASSERT_TRUE(same(to_bf16(single(in.a[i]), false), bf16(result[i] >> 16))) << std::hex << in.a[i];
+    ASSERT_TRUE(same(to_bf16(single(in.b[i]), false), bf16(result[i]))) << std::hex << in.b[i];
+  }
 }
 
 // Numbers of like size, so that the exact sum fits a double and one rounding remains.

@@ -7,7 +7,11 @@
 #include <gmock/gmock.h>
 
 #include <cstring>
+#include <functional>
+#include <map>
 #include <set>
+#include <string>
+#include <thread>
 
 namespace tramontane::emulator {
 namespace {
@@ -288,6 +292,98 @@ TEST_F(GraphTest, SynchronisationAndAllocationSpoilACapture) {
   EXPECT_EQ(cudaMalloc(&p, 16), cudaSuccess);
   EXPECT_EQ(cudaStreamEndCapture(a_, &graph), cudaSuccess);
   cudaGetLastError();
+}
+
+// Calls that are unsafe during a capture, by name.
+class UnsafeCalls : public GraphTest {
+ protected:
+  void SetUp() override {
+    GraphTest::SetUp();
+    if (IsSkipped()) return;
+    ASSERT_EQ(cudaEventRecord(event_, b_), cudaSuccess);
+    ASSERT_EQ(cudaHostRegister(registered_, sizeof registered_, cudaHostRegisterDefault), cudaSuccess);
+    calls_ = {{"cudaMalloc", [this] { return cudaMalloc(&got_, 16); }},
+              {"cudaFree", [this] { return cudaFree(device_); }},
+              {"cudaMallocHost", [this] { return cudaMallocHost(&got_, 16); }},
+              {"cudaHostAlloc", [this] { return cudaHostAlloc(&got_, 16, cudaHostAllocDefault); }},
+              {"cudaFreeHost", [this] { return cudaFreeHost(pinned_); }},
+              {"cudaHostRegister", [this] { return cudaHostRegister(other_, sizeof other_, 0); }},
+              {"cudaHostUnregister", [this] { return cudaHostUnregister(registered_); }},
+              {"cudaMemcpy", [this] { return cudaMemcpy(pinned_, device_, 4, cudaMemcpyDeviceToHost); }},
+              {"cudaDeviceSynchronize", [] { return cudaDeviceSynchronize(); }},
+              {"cudaEventSynchronize", [this] { return cudaEventSynchronize(event_); }},
+              {"cudaEventQuery", [this] { return cudaEventQuery(event_); }},
+              {"cudaStreamQuery", [this] { return cudaStreamQuery(b_); }}};
+  }
+  void TearDown() override {
+    cudaHostUnregister(registered_);
+    GraphTest::TearDown();
+  }
+  cudaError_t end() {
+    cudaGraph_t graph = nullptr;
+    const cudaError_t error = cudaStreamEndCapture(a_, &graph);
+    if (graph) cudaGraphDestroy(graph);
+    return error;
+  }
+  static cudaError_t in_another_thread(const std::function<cudaError_t()>& call) {
+    cudaError_t error = cudaErrorUnknown;
+    std::thread([&] { error = call(); }).join();
+    return error;
+  }
+
+  std::map<std::string, std::function<cudaError_t()>> calls_;
+  void* got_ = nullptr;
+  char registered_[64] = {}, other_[64] = {};
+};
+
+TEST_F(UnsafeCalls, SpoilACaptureOfTheSameThread) {
+  for (const auto mode : {cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal})
+    for (const auto& [name, call] : calls_) {
+      SCOPED_TRACE(name);
+      ASSERT_EQ(cudaStreamBeginCapture(a_, mode), cudaSuccess);
+      EXPECT_EQ(call(), cudaErrorStreamCaptureUnsupported);
+      EXPECT_THAT(report(), ::testing::HasSubstr(name));
+      EXPECT_EQ(end(), cudaErrorStreamCaptureInvalidated);
+    }
+  for (const auto& [name, call] : calls_)
+    if (name != "cudaFree" && name != "cudaFreeHost")
+      EXPECT_NE(call(), cudaErrorStreamCaptureUnsupported) << name;
+}
+
+TEST_F(UnsafeCalls, OfAnotherThreadSpoilAGlobalCaptureAlone) {
+  for (const auto& [name, call] : calls_) {
+    SCOPED_TRACE(name);
+    ASSERT_EQ(cudaStreamBeginCapture(a_, cudaStreamCaptureModeGlobal), cudaSuccess);
+    EXPECT_EQ(in_another_thread(call), cudaErrorStreamCaptureUnsupported);
+    EXPECT_EQ(end(), cudaErrorStreamCaptureInvalidated);
+  }
+  for (const auto& [name, call] : calls_) {
+    SCOPED_TRACE(name);
+    ASSERT_EQ(cudaStreamBeginCapture(a_, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    if (name != "cudaFree" && name != "cudaFreeHost")
+      EXPECT_NE(in_another_thread(call), cudaErrorStreamCaptureUnsupported);
+    EXPECT_EQ(end(), cudaSuccess);
+  }
+}
+
+TEST_F(UnsafeCalls, AreLeftToAThreadThatSaysSo) {
+  for (auto mode : {cudaStreamCaptureModeRelaxed, cudaStreamCaptureModeThreadLocal}) {
+    const bool relaxed = mode == cudaStreamCaptureModeRelaxed;
+    ASSERT_EQ(cudaStreamBeginCapture(a_, cudaStreamCaptureModeGlobal), cudaSuccess);
+    ASSERT_EQ(cudaThreadExchangeStreamCaptureMode(&mode), cudaSuccess);
+    EXPECT_EQ(mode, cudaStreamCaptureModeGlobal) << "the mode until now";
+    EXPECT_EQ(cudaMallocHost(&got_, 16), relaxed ? cudaSuccess : cudaErrorStreamCaptureUnsupported);
+    ASSERT_EQ(cudaThreadExchangeStreamCaptureMode(&mode), cudaSuccess);
+    EXPECT_EQ(end(), relaxed ? cudaSuccess : cudaErrorStreamCaptureInvalidated);
+  }
+  ASSERT_EQ(cudaStreamBeginCapture(a_, cudaStreamCaptureModeGlobal), cudaSuccess);
+  EXPECT_EQ(in_another_thread([&] {
+              cudaStreamCaptureMode mode = cudaStreamCaptureModeThreadLocal;
+              cudaThreadExchangeStreamCaptureMode(&mode);
+              return cudaMalloc(&got_, 16);
+            }),
+            cudaSuccess);
+  EXPECT_EQ(end(), cudaSuccess);
 }
 
 TEST_F(StreamTest, DeviceTellsWhatItIs) {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstring>
 
 #include "cpu/linear_planes.h"
 #include "cpu/linear_planes_pack.h"
@@ -21,10 +22,9 @@ struct IntegerWeights {
   std::array<int, 16> table{};
   int zero = 0;
 
-  IntegerWeights(const Kernel& kernel, const QuantLayout& quant, DType scale_dtype) {
-    if (in_planes(kernel, quant) || quant.bits == 8) {
+  IntegerWeights(const QuantLayout& quant, DType scale_dtype) {
+    if (quant.bits == 8) {
       zero = quant.code_zero;
-      for (int i = 0; i < 16; ++i) table[static_cast<size_t>(i)] = i;
       return;
     }
     if (quant.table == fp4_table() && scale_dtype == DType::f32) divisor = 192;
@@ -43,13 +43,12 @@ struct IntegerWeights {
   }
 };
 
-// The definitions of linear_planes_tile.h and of vnni_word_kernels in plain C++: every kernel gives their
-// bits.
-float product_in_integers(const Kernel& kernel, const Weights& weights, int64_t n, const uint16_t* x) {
+// The definition of vnni_word_kernels in plain C++.
+float product_in_words(const Weights& weights, int64_t n, const uint16_t* x) {
   const HostMatrix& matrix = weights.matrix;
   const QuantLayout& quant = *matrix.quant;
-  const RowInIntegers row(x, matrix.k, quant.group);
-  const IntegerWeights integers(kernel, quant, matrix.scale_dtype);
+  const RowInIntegers row = RowInIntegers::words(x, matrix);
+  const IntegerWeights integers(quant, matrix.scale_dtype);
   const int64_t groups = matrix.k / quant.group;
   const auto value = [&](const std::vector<std::byte>& values, int64_t group) {
     return element_at(values.data(), matrix.scale_dtype, n * groups + group);
@@ -71,12 +70,35 @@ float product_in_integers(const Kernel& kernel, const Weights& weights, int64_t 
   return y;
 }
 
+// That of linear_planes_tile.h.
+float product_in_planes(const Weights& weights, int64_t n, const uint16_t* x) {
+  const int64_t k = weights.matrix.k, block_k = planes_block_k(k, weights.matrix.quant->group);
+  const RowInIntegers row = RowInIntegers::planes(x, weights.matrix);
+  const ChannelInIntegers channel(weights.matrix, n);
+  float y = 0;
+  for (int64_t first = 0; first < k; first += block_k) {
+    int64_t sum = 0;
+    for (int64_t i = first; i < std::min(first + block_k, k); ++i)
+      sum += int64_t{channel.weights[static_cast<size_t>(i)]} * row.q[static_cast<size_t>(i)];
+    const auto block = static_cast<size_t>(first / block_k);
+    y = std::fma(std::ldexp(static_cast<float>(sum >> 8), row.exponents[block] + 8),
+                 std::ldexp(1.0f, channel.exponents[block]), y);
+  }
+  return y;
+}
+
+// Every kernel gives the bits of its definition.
+float product_in_integers(const Kernel& kernel, const Weights& weights, int64_t n, const uint16_t* x) {
+  return in_planes(kernel, weights.matrix.quant) ? product_in_planes(weights, n, x)
+                                                 : product_in_words(weights, n, x);
+}
+
 TEST(IntegerLinear, GivesTheBitsOfItsDefinition) {
   ThreadPool pool(2);
   for (const Kernel& kernel : kernels())
     for (const Format& format : formats()) {
       if (!in_integers(kernel, format.quant)) continue;
-      const int64_t n = 75, k = 17 * format.quant->group, rows = 70;
+      const int64_t n = 75, k = 600 / format.quant->group * format.quant->group, rows = 70;
       const Weights weights(format, n, k);
       const Matrix packed = kernel.linear->pack(weights.matrix, pool);
       std::vector<uint16_t> x = random_rows(rows, k);
@@ -86,7 +108,7 @@ TEST(IntegerLinear, GivesTheBitsOfItsDefinition) {
             group % 4 == 0   ? (i % format.quant->group == 5 ? -3.9e4f : 0.01f * static_cast<float>(i))
             : group % 4 == 1 ? 0.0f
             : group % 4 == 2 ? 1e-38f
-                             : 1e30f);
+                             : 1e28f);
       }
       for (const int64_t count : {1, 2, 3, 5, 16, 17, 33, 70}) {
         const std::vector<float> y = multiply(*kernel.linear, packed, x.data(), count, k, n, pool);
@@ -101,7 +123,7 @@ TEST(IntegerLinear, GivesTheBitsOfItsDefinition) {
     }
 }
 
-// The largest sums of a group of 128, of either sign: below 2^22 in planes, below 2^31 in words.
+// The largest sums of a group of 128 in words, and of a block of 512 in planes, of either sign.
 TEST(IntegerLinear, HoldsTheLargestSums) {
   ThreadPool pool(1);
   const std::vector<Format> largest = {{"g128_from_0", nibbles(128, false, 0), DType::f32},
@@ -114,7 +136,7 @@ TEST(IntegerLinear, HoldsTheLargestSums) {
       if (!in_integers(kernel, format.quant)) continue;
       for (const float value : {1.9921875f, -1.9921875f})
         for (const int code : {0x00, 0x11, 0xff}) {
-          const int64_t n = 17, k = 256, rows = 6;
+          const int64_t n = 17, k = 1024, rows = 6;
           Weights weights(format, n, k);
           std::fill(weights.codes.begin(), weights.codes.end(), static_cast<std::byte>(code));
           const std::vector<uint16_t> x(static_cast<size_t>(rows * k), float_to_bf16(value));
@@ -145,6 +167,63 @@ TEST(IntegerLinear, GivesNoNumberWhereXIsNone) {
               << kernel.name << ", " << format.name;
       }
     }
+}
+
+// What rounding scales and biases costs: nothing where they are multiples of 2^f, as BF16 ones down to a 32nd
+// of the largest are, else at most 8 of 2^f, which is a 2,000th of the block's largest weight.
+TEST(IntegerLinear, PlanesKeepWeightsAsTheySay) {
+  for (const Format& format : formats()) {
+    if (!planes_take(format.quant)) continue;
+    const Weights weights(format, 9, 1152);
+    const HostMatrix& matrix = weights.matrix;
+    const int64_t group = format.quant->group, groups = matrix.k / group;
+    for (int64_t n = 0; n < matrix.n; ++n) {
+      const ChannelInIntegers channel(matrix, n);
+      std::vector<float> row(static_cast<size_t>(matrix.k));
+      dequantize_row(matrix, n, row);
+      for (int64_t k = 0; k < matrix.k; ++k) {
+        const int exponent = channel.exponents[static_cast<size_t>(k / planes_block_k(matrix.k, static_cast<int>(group)))];
+        const auto whole = [&](const std::vector<std::byte>& values) {
+          if (values.empty()) return true;
+          const float value = element_at(values.data(), matrix.scale_dtype, n * groups + k / group);
+          return std::ldexp(value, -exponent) == std::nearbyint(std::ldexp(value, -exponent));
+        };
+        const double unit = std::ldexp(1.0, exponent), weight = static_cast<double>(row[static_cast<size_t>(k)]);
+        const bool exact = whole(weights.scales) && whole(weights.biases);
+        ASSERT_LT(std::abs(channel.weights[static_cast<size_t>(k)]), 32768);
+        ASSERT_LE(std::fabs(channel.weights[static_cast<size_t>(k)] * unit - weight),
+                  (exact ? 0 : 8 * unit) + std::fabs(weight) * 0x1p-23)
+            << format.name << ", channel " << n << ", k " << k;
+      }
+    }
+  }
+}
+
+// A scale that is no number must not come out as an ordinary product either.
+TEST(IntegerLinear, PlanesGiveNoNumberWhereAScaleIsNone) {
+  ThreadPool pool(1);
+  for (const Kernel& kernel : kernels()) {
+    if (!in_planes(kernel, nibbles(32, false, 8))) continue;
+    const int64_t n = 20, k = 96, rows = 20;
+    Weights weights({"g32", nibbles(32, false, 8), DType::f32}, n, k);
+    for (const float scale : {INFINITY, -INFINITY, NAN}) {
+      std::memcpy(&weights.scales[(3 * 3 + 1) * sizeof scale], &scale, sizeof scale);  // of channel 3
+      const Matrix packed = kernel.linear->pack(weights.matrix, pool);
+      const std::vector<float> y =
+          multiply(*kernel.linear, packed, random_rows(rows, k).data(), rows, k, n, pool);
+      for (int64_t i = 0; i < rows * n; ++i)
+        ASSERT_EQ(std::isfinite(y[static_cast<size_t>(i)]), i % n != 3) << kernel.name << ", scale " << scale;
+    }
+  }
+}
+
+TEST(IntegerLinear, PlanesCutKIntoFewAndEvenBlocks) {
+  EXPECT_EQ(planes_block_k(32, 32), 64);
+  EXPECT_EQ(planes_block_k(512, 128), 512);
+  EXPECT_EQ(planes_block_k(576, 32), 320);
+  EXPECT_EQ(planes_block_k(1152, 128), 384);
+  EXPECT_EQ(planes_block_k(4096, 64), 512);
+  for (int64_t k = 128; k < 20000; k += 128) EXPECT_LE(planes_block_k(k, 128), kMostBlockK);
 }
 
 TEST(IntegerLinear, LeavesOtherMatricesToOthers) {

@@ -1,6 +1,6 @@
 // The tile operations in plain C++, as the manual states them (Intel, Architecture Instruction Set
 // Extensions, "TDPBF16PS": sums of even and of odd k apart by FMA from zero, then both together, then onto
-// C; "TDPBSUD": integers). What the processor would refuse stops the test: a tile that is not configured,
+// C; "TDPBSSD" and "TDPBSUD": integers). What the processor would refuse stops the test: a tile that is not configured,
 // shapes that do not fit. Subnormals, which the instruction takes and gives as zero, are kept.
 #include "tests/ops/linear_amx_emulated.h"
 
@@ -76,9 +76,14 @@ struct Tiles {
     for (int row = 0; row < state.config.rows[C]; ++row) multiply_row(row, C, A, B);
   }
   template <int C, int A, int B>
+  static void multiply_signed() {
+    check_shapes<C, A, B>();
+    for (int row = 0; row < state.config.rows[C]; ++row) multiply_row_of_bytes<int8_t>(row, C, A, B);
+  }
+  template <int C, int A, int B>
   static void multiply_bytes() {
     check_shapes<C, A, B>();
-    for (int row = 0; row < state.config.rows[C]; ++row) multiply_row_of_bytes(row, C, A, B);
+    for (int row = 0; row < state.config.rows[C]; ++row) multiply_row_of_bytes<uint8_t>(row, C, A, B);
   }
 
  private:
@@ -113,13 +118,15 @@ struct Tiles {
     for (int i = 0; i < state.config.row_bytes[c] / 4; ++i) sums[i] += even[i] + odd[i];
     __builtin_memcpy(state.data[c][row], sums, 64);
   }
-  // A signed, B unsigned.
+  // A signed, B as named.
+  template <class B>
   static void multiply_row_of_bytes(int row, int c, int a, int b) {
     int32_t sums[16];
     __builtin_memcpy(sums, state.data[c][row], 64);
     for (int k = 0; k < state.config.row_bytes[a]; ++k)
       for (int i = 0; i < state.config.row_bytes[c] / 4; ++i)
-        sums[i] += static_cast<int8_t>(state.data[a][row][k]) * state.data[b][k / 4][i * 4 + k % 4];
+        sums[i] += static_cast<int8_t>(state.data[a][row][k]) *
+                   static_cast<B>(state.data[b][k / 4][i * 4 + k % 4]);
     __builtin_memcpy(state.data[c][row], sums, 64);
   }
 };

@@ -172,14 +172,52 @@ void expect_same_bits(const std::vector<float>& a, const std::vector<float>& b, 
         << what << ", element " << i << ": " << a[i] << " " << b[i];
 }
 
-RowInIntegers::RowInIntegers(const uint16_t* x, int64_t k, int group) {
-  for (int64_t first = 0; first < k; first += group) {
+RowInIntegers::RowInIntegers(const uint16_t* x, int64_t k, int64_t block, int bits) {
+  for (int64_t first = 0; first < k; first += block) {
+    const int64_t last = std::min(first + block, k);
     float largest = 0x1p-90f;
-    for (int i = 0; i < group; ++i) largest = std::max(largest, std::fabs(bf16_to_float(x[first + i])));
-    exponents.push_back(std::ilogb(largest) - 10);
-    for (int i = 0; i < group; ++i)
-      q.push_back(
-          static_cast<int>(std::nearbyint(std::ldexp(bf16_to_float(x[first + i]), -exponents.back()))));
+    for (int64_t i = first; i < last; ++i) largest = std::max(largest, std::fabs(bf16_to_float(x[i])));
+    exponents.push_back(std::ilogb(largest) - bits);
+    for (int64_t i = first; i < last; ++i)
+      q.push_back(static_cast<int>(std::nearbyint(std::ldexp(bf16_to_float(x[i]), -exponents.back()))));
+  }
+}
+
+RowInIntegers RowInIntegers::words(const uint16_t* x, const HostMatrix& matrix) {
+  return {x, matrix.k, matrix.quant->group, 10};
+}
+
+RowInIntegers RowInIntegers::planes(const uint16_t* x, const HostMatrix& matrix) {
+  return {x, matrix.k, planes_block_k(matrix.k, matrix.quant->group), 13};
+}
+
+ChannelInIntegers::ChannelInIntegers(const HostMatrix& matrix, int64_t n) {
+  const QuantLayout& quant = *matrix.quant;
+  const int64_t groups = matrix.k / quant.group, block = planes_block_k(matrix.k, quant.group) / quant.group;
+  const auto scale = [&](int64_t group) {
+    return element_at(matrix.scales.data(), matrix.scale_dtype, n * groups + group);
+  };
+  const auto bias = [&](int64_t group) {
+    return quant.has_bias ? element_at(matrix.biases.data(), matrix.scale_dtype, n * groups + group)
+                          : static_cast<float>(-quant.code_zero) * scale(group);
+  };
+  for (int64_t first = 0; first < groups; first += block) {
+    const int64_t last = std::min(first + block, groups);
+    float largest = 0x1p-100f;
+    for (int64_t group = first; group < last; ++group)
+      largest = std::max({largest, std::fabs(bias(group)), std::fabs(15 * scale(group) + bias(group))});
+    int exponent = std::ilogb(largest) - 14;
+    if (std::ldexp(largest, -exponent) > 32752) ++exponent;
+    exponents.push_back(exponent);
+    const auto rounded = [&](float value) {
+      return static_cast<int>(std::nearbyint(std::ldexp(value, -exponent)));
+    };
+    for (int64_t k = first * quant.group; k < last * quant.group; ++k) {
+      const int64_t group = k / quant.group, at = n * matrix.k + k;
+      const int s = rounded(scale(group)), b = quant.has_bias ? rounded(bias(group)) : -quant.code_zero * s;
+      const auto byte = std::to_integer<int>(matrix.codes[static_cast<size_t>(at / 2)]);
+      weights.push_back(s * (byte >> at % 2 * 4 & 15) + b);
+    }
   }
 }
 

@@ -60,11 +60,22 @@ std::vector<float> multiply(const Linear& linear, const Matrix& w, const uint16_
 
 void expect_same_bits(const std::vector<float>& a, const std::vector<float>& b, const std::string& what);
 
-// What linear_planes_tile.h says of a row of x: multiples of 2^exponents[group].
+// A row of x in integers: blocks of multiples of 2^exponents[block], the largest with `bits` bits behind its
+// first.
 struct RowInIntegers {
   std::vector<int> q, exponents;
 
-  RowInIntegers(const uint16_t* x, int64_t k, int group);
+  RowInIntegers(const uint16_t* x, int64_t k, int64_t block, int bits);
+  // As words take it: 12 bits a group; and as planes do.
+  static RowInIntegers words(const uint16_t* x, const HostMatrix& matrix);
+  static RowInIntegers planes(const uint16_t* x, const HostMatrix& matrix);
+};
+
+// What linear_planes_tile.h says of a channel's weights: multiples of 2^exponents[block].
+struct ChannelInIntegers {
+  std::vector<int> weights, exponents;
+
+  ChannelInIntegers(const HostMatrix& matrix, int64_t n);
 };
 
 }  // namespace tramontane::packed

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 
 #include "cpu/cpu_features.h"
 #include "cpu/linear.h"
@@ -43,27 +44,38 @@ Magnitudes magnitudes(const Weights& weights, int64_t n, const uint16_t* x) {
 }
 
 // x as the kernel multiplies by it.
-std::vector<double> multiplied_x(const Kernel& kernel, const Weights& weights, const uint16_t* x) {
-  std::vector<double> values(static_cast<size_t>(weights.matrix.k));
+std::vector<double> multiplied_x(const Kernel& kernel, const HostMatrix& matrix, const uint16_t* x) {
+  std::vector<double> values(static_cast<size_t>(matrix.k));
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<double>(bf16_to_float(x[i]));
-  if (!in_integers(kernel, weights.matrix.quant)) return values;
-  const int group = weights.matrix.quant->group;
-  const RowInIntegers row(x, weights.matrix.k, group);
-  for (size_t i = 0; i < values.size(); ++i)
-    values[i] = std::ldexp(row.q[i], row.exponents[i / static_cast<size_t>(group)]);
+  if (!in_integers(kernel, matrix.quant)) return values;
+  const bool planes = in_planes(kernel, matrix.quant);
+  const auto block = static_cast<size_t>(planes ? planes_block_k(matrix.k, matrix.quant->group) : matrix.quant->group);
+  const RowInIntegers row = planes ? RowInIntegers::planes(x, matrix) : RowInIntegers::words(x, matrix);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = std::ldexp(row.q[i], row.exponents[i / block]);
+  return values;
+}
+
+// A channel's weights as the kernel multiplies by them.
+std::vector<double> multiplied_weights(const Kernel& kernel, const HostMatrix& matrix, int64_t n) {
+  std::vector<float> row(static_cast<size_t>(matrix.k));
+  dequantize_row(matrix, n, row);
+  std::vector<double> values(row.begin(), row.end());
+  if (in_planes(kernel, matrix.quant)) {
+    const ChannelInIntegers channel(matrix, n);
+    const auto block = static_cast<size_t>(planes_block_k(matrix.k, matrix.quant->group));
+    for (size_t i = 0; i < values.size(); ++i)
+      values[i] = std::ldexp(channel.weights[i], channel.exponents[i / block]);
+  } else if (!in_integers(kernel, matrix.quant) && (kernel.bf16_weights || !matrix.quant)) {
+    for (size_t i = 0; i < values.size(); ++i)
+      values[i] = static_cast<double>(bf16_to_float(float_to_bf16(row[i])));
+  }
   return values;
 }
 
 double exact_product(const Kernel& kernel, const Weights& weights, int64_t n, const uint16_t* x) {
-  std::vector<float> row(static_cast<size_t>(weights.matrix.k));
-  dequantize_row(weights.matrix, n, row);
-  const std::vector<double> values = multiplied_x(kernel, weights, x);
-  const bool round =
-      !in_integers(kernel, weights.matrix.quant) && (kernel.bf16_weights || !weights.matrix.quant);
-  double sum = 0;
-  for (size_t i = 0; i < row.size(); ++i)
-    sum += static_cast<double>(round ? bf16_to_float(float_to_bf16(row[i])) : row[i]) * values[i];
-  return sum;
+  const std::vector<double> row = multiplied_weights(kernel, weights.matrix, n);
+  const std::vector<double> values = multiplied_x(kernel, weights.matrix, x);
+  return std::inner_product(row.begin(), row.end(), values.begin(), 0.0);
 }
 
 // (kernel, format): every combination is one test.
@@ -267,7 +279,7 @@ TEST(PackPanels, KeepsFourBitWeightsInFourBits) {
   const size_t canonical = weights.codes.size() + weights.scales.size() + weights.biases.size();
   EXPECT_EQ(pack_panels(weights.matrix, pool).bytes(), canonical + 128);
   EXPECT_EQ(pack_amx(weights.matrix, pool).bytes(), canonical + 64);
-  EXPECT_EQ(pack_planes(weights.matrix, pool).bytes(), canonical);
+  EXPECT_EQ(pack_planes(weights.matrix, pool).bytes(), canonical + 4096 * 4096 / 512);  // exponents
 }
 
 // The emulation does what the manual says; this is where it meets the instructions.

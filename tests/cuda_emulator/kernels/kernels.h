@@ -61,8 +61,13 @@ enum class Unary {
   kHalfToS16,
   kS16ToHalf,
   kS8OfU32,
+  kU16OfU32,
+  kU32OfU16,
+  kU32ToF32,
   kRoundF32,
   kFloorF32,
+  kTruncateF32,
+  kSaturateF32,
   kEx2,
   kLg2,
   kRsqrt,
@@ -92,9 +97,40 @@ enum class Ternary {
   kHalfFma,
   kBf16Fma,
   kMulHi,
-  kMad
+  kMad,
+  kPackBf16  // of a and b
 };
+// Conversions with 64 bits on one side or both; narrower values are the low bits, others are 0.
+enum class Wide {
+  kF32ToF64,
+  kU32ToF64,
+  kU64ToF64,
+  kU64ToF32Zero,
+  kS32ToS64,
+  kU32ToU64,
+  kU64ToU32,
+  kHalfToS64,
+  kHalfToU64,
+  kF32ToS64,
+  kF32ToU64,
+  kF64ToS64,
+  kF64ToU64,
+  kF64ToS32,
+  kF64ToU32,
+  kF64ToS16,
+  kF64ToU16,
+};
+void wide(Wide op, const uint64_t* x, uint64_t* y, int n);
 void ternary(Ternary op, const uint32_t* a, const uint32_t* b, const uint32_t* c, uint32_t* d, int n);
+
+// resources.cu
+struct Resources {
+  using Kernel = const void*;
+  static Kernel thrifty, bounded, some_registers, many_registers,
+      static_shared;  // bounded: 96 threads; shared: 20000 bytes
+  static cudaError_t launch(Kernel kernel, const float* x, float* y, int threads,
+                            std::size_t dynamic_shared = 0);
+};
 
 // broken.cu: every kernel has one fault, but those called fine_*
 void out_of_bounds(const float* x, float* y, int n);

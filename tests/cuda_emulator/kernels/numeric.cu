@@ -71,11 +71,26 @@ __device__ uint32_t convert(Unary op, uint32_t x) {
     case Unary::kS8OfU32:
       R32("cvt.s32.s8");
       break;
+    case Unary::kU16OfU32:
+      asm("{.reg .b16 a, b; cvt.u16.u32 a, %1; mov.b16 b, 0; mov.b32 %0, {a, b};}" : "=r"(y) : "r"(x));
+      break;
+    case Unary::kU32OfU16:
+      FROM16("cvt.u32.u16");
+      break;
+    case Unary::kU32ToF32:
+      R32("cvt.rn.f32.u32");
+      break;
     case Unary::kRoundF32:
       R32("cvt.rni.f32.f32");
       break;
     case Unary::kFloorF32:
       R32("cvt.rmi.f32.f32");
+      break;
+    case Unary::kTruncateF32:
+      R32("cvt.rzi.f32.f32");
+      break;
+    case Unary::kSaturateF32:
+      R32("cvt.sat.f32.f32");
       break;
     default:
       break;
@@ -133,6 +148,80 @@ __global__ void unary_kernel(Unary op, const uint32_t* x, uint32_t* y, int n) {
   if (i < n) y[i] = op < Unary::kEx2 ? convert(op, x[i]) : approximate(op, x[i]);
 }
 
+// Registers of 64 bits on both sides; the low half of one of them, or its lowest quarter.
+#define R64(instruction) asm(instruction " %0, %1;" : "=l"(y) : "l"(x))
+#define FROM_LOW(instruction) \
+  asm("{.reg .b32 a, b; mov.b64 {a, b}, %1; " instruction " %0, a;}" : "=l"(y) : "l"(x))
+#define TO_LOW(instruction) \
+  asm("{.reg .b32 a, b; " instruction " a, %1; mov.b32 b, 0; mov.b64 %0, {a, b};}" : "=l"(y) : "l"(x))
+#define FROM_LOWEST(instruction) \
+  asm("{.reg .b16 a, b, c, d; mov.b64 {a, b, c, d}, %1; " instruction " %0, a;}" : "=l"(y) : "l"(x))
+#define TO_LOWEST(instruction) \
+  asm("{.reg .b16 a, b; " instruction " a, %1; mov.b16 b, 0; mov.b64 %0, {a, b, b, b};}" : "=l"(y) : "l"(x))
+
+__device__ uint64_t convert_wide(Wide op, uint64_t x) {
+  uint64_t y = 0;
+  switch (op) {
+    case Wide::kF32ToF64:
+      FROM_LOW("cvt.f64.f32");
+      break;
+    case Wide::kU32ToF64:
+      FROM_LOW("cvt.rn.f64.u32");
+      break;
+    case Wide::kU64ToF64:
+      R64("cvt.rn.f64.u64");
+      break;
+    case Wide::kU64ToF32Zero:
+      TO_LOW("cvt.rz.f32.u64");
+      break;
+    case Wide::kS32ToS64:
+      FROM_LOW("cvt.s64.s32");
+      break;
+    case Wide::kU32ToU64:
+      FROM_LOW("cvt.u64.u32");
+      break;
+    case Wide::kU64ToU32:
+      TO_LOW("cvt.u32.u64");
+      break;
+    case Wide::kHalfToS64:
+      FROM_LOWEST("cvt.rzi.s64.f16");
+      break;
+    case Wide::kHalfToU64:
+      FROM_LOWEST("cvt.rzi.u64.f16");
+      break;
+    case Wide::kF32ToS64:
+      FROM_LOW("cvt.rzi.s64.f32");
+      break;
+    case Wide::kF32ToU64:
+      FROM_LOW("cvt.rzi.u64.f32");
+      break;
+    case Wide::kF64ToS64:
+      R64("cvt.rzi.s64.f64");
+      break;
+    case Wide::kF64ToU64:
+      R64("cvt.rzi.u64.f64");
+      break;
+    case Wide::kF64ToS32:
+      TO_LOW("cvt.rzi.s32.f64");
+      break;
+    case Wide::kF64ToU32:
+      TO_LOW("cvt.rzi.u32.f64");
+      break;
+    case Wide::kF64ToS16:
+      TO_LOWEST("cvt.rzi.s16.f64");
+      break;
+    case Wide::kF64ToU16:
+      TO_LOWEST("cvt.rzi.u16.f64");
+      break;
+  }
+  return y;
+}
+
+__global__ void wide_kernel(Wide op, const uint64_t* x, uint64_t* y, int n) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i < n) y[i] = convert_wide(op, x[i]);
+}
+
 #define R3(instruction, immediate) \
   asm(instruction " %0, %1, %2, %3" immediate ";" : "=r"(d) : "r"(a), "r"(b), "r"(c))
 
@@ -180,6 +269,9 @@ __device__ uint32_t apply(Ternary op, uint32_t a, uint32_t b, uint32_t c) {
     case Ternary::kMad:
       R3("mad.lo.s32", "");
       break;
+    case Ternary::kPackBf16:
+      asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(d) : "r"(a), "r"(b));
+      break;
   }
   return d;
 }
@@ -194,6 +286,9 @@ __global__ void ternary_kernel(Ternary op, const uint32_t* a, const uint32_t* b,
 
 void unary(Unary op, const uint32_t* x, uint32_t* y, int n) {
   unary_kernel<<<(n + 255) / 256, 256>>>(op, x, y, n);
+}
+void wide(Wide op, const uint64_t* x, uint64_t* y, int n) {
+  wide_kernel<<<(n + 255) / 256, 256>>>(op, x, y, n);
 }
 void ternary(Ternary op, const uint32_t* a, const uint32_t* b, const uint32_t* c, uint32_t* d, int n) {
   ternary_kernel<<<(n + 255) / 256, 256>>>(op, a, b, c, d, n);

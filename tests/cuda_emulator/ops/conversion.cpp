@@ -55,13 +55,20 @@ f64 to_integral(f64 x) {
   return x;
 }
 
-// NaN becomes 0; what lies outside becomes the nearest number of the type.
+// What NaN becomes: the top bit alone where one of the two types has 64 bits, else 0.
+template <class D, class Source>
+constexpr D integer_of_nan() {
+  if (sizeof(D) < 8 && sizeof(typename Source::Bits) < 8) return 0;
+  return static_cast<D>(u64{1} << (8 * sizeof(D) - 1));
+}
+
+// What lies outside becomes the nearest number of the type.
 template <class D, class Source, Rounding kRounding, bool kFlush>
 struct FloatToInteger {
   D operator()(typename Source::Bits s) const {
     f64 x = Source::decode(s);
     if (kFlush && std::fabs(x) < std::numeric_limits<f32>::min()) x = 0;
-    if (x != x) return 0;
+    if (x != x) return integer_of_nan<D, Source>();
     x = to_integral<kRounding>(x);
     if (x <= static_cast<f64>(std::numeric_limits<D>::min())) return std::numeric_limits<D>::min();
     if (x >= static_cast<f64>(std::numeric_limits<D>::max())) return std::numeric_limits<D>::max();

@@ -10,16 +10,37 @@
 namespace tramontane::emulator {
 namespace {
 
+// What differs among the devices of each capability; the CUDA programming guide's table "Technical
+// Specifications per Compute Capability". Multiprocessors: of a T4, A100, A40, L40S, H100.
+struct Limits {
+  u32 compute;
+  int shared_per_block, shared_per_multiprocessor, reserved_per_block;  // KiB
+  int threads_per_multiprocessor, blocks_per_multiprocessor;
+  int multiprocessors;
+};
+constexpr Limits kLimits[] = {{75, 64, 64, 0, 1024, 16, 40},
+                              {80, 163, 164, 1, 2048, 32, 108},
+                              {86, 99, 100, 1, 1536, 16, 84},
+                              {89, 99, 100, 1, 1536, 24, 142},
+                              {90, 227, 228, 1, 2048, 32, 132}};
+
+const Limits& limits() {
+  for (const Limits& known : kLimits)
+    if (known.compute == options().compute) return known;
+  return kLimits[0];  // options() takes no other
+}
+
 cudaDeviceProp make_properties() {
+  const Limits& l = limits();
   cudaDeviceProp p{};
   p.major = static_cast<int>(options().compute / 10);
   p.minor = static_cast<int>(options().compute % 10);
   std::snprintf(p.name, sizeof p.name, "PTX emulator (compute %d.%d)", p.major, p.minor);
   p.totalGlobalMem = options().memory;
   p.sharedMemPerBlock = 48 * 1024;
-  p.sharedMemPerBlockOptin = 163 * 1024;
-  p.sharedMemPerMultiprocessor = 164 * 1024;
-  p.reservedSharedMemPerBlock = 1024;
+  p.sharedMemPerBlockOptin = static_cast<std::size_t>(l.shared_per_block) * 1024;
+  p.sharedMemPerMultiprocessor = static_cast<std::size_t>(l.shared_per_multiprocessor) * 1024;
+  p.reservedSharedMemPerBlock = static_cast<std::size_t>(l.reserved_per_block) * 1024;
   p.regsPerBlock = p.regsPerMultiprocessor = 65536;
   p.warpSize = 32;
   p.memPitch = 2147483647;
@@ -30,15 +51,15 @@ cudaDeviceProp make_properties() {
   p.maxGridSize[1] = p.maxGridSize[2] = 65535;
   p.totalConstMem = 65536;
   p.textureAlignment = 512;
-  p.multiProcessorCount = 108;
+  p.multiProcessorCount = l.multiprocessors;
   p.canMapHostMemory = 1;
   p.unifiedAddressing = 1;
   p.concurrentKernels = 1;
   p.asyncEngineCount = 3;
   p.memoryBusWidth = 5120;
   p.l2CacheSize = 40 * 1024 * 1024;
-  p.maxThreadsPerMultiProcessor = 2048;
-  p.maxBlocksPerMultiProcessor = 32;
+  p.maxThreadsPerMultiProcessor = l.threads_per_multiprocessor;
+  p.maxBlocksPerMultiProcessor = l.blocks_per_multiprocessor;
   p.streamPrioritiesSupported = 1;
   p.hostRegisterSupported = 1;
   p.memoryPoolsSupported = 1;
@@ -203,6 +224,7 @@ cudaError_t cudaDeviceReset() {
   last_error() = cudaSuccess;
   DeviceMemory::instance().release_all();
   for (const auto& module : runtime.modules) module->unload();
+  for (auto& [stub, function] : runtime.functions) function.asked_dynamic_shared.reset();
   return cudaSuccess;
 }
 

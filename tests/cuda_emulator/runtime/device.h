@@ -1,4 +1,5 @@
-// The device that the emulator shows: one A100's limits, with the capability that COMPUTE asks for.
+// The device that the emulator shows: an A100, or another one with the limits of the capability that COMPUTE
+// asks for.
 #pragma once
 
 #include <driver_types.h>

@@ -1,31 +1,13 @@
 // What a program may ask and set about kernels, and the emulator's own calls.
 #include <cuda_runtime_api.h>
 
-#include <algorithm>
 #include <stdexcept>
 
 #include "tests/cuda_emulator/runtime/device.h"
+#include "tests/cuda_emulator/runtime/occupancy.h"
 #include "tests/cuda_emulator/runtime/runtime.h"
 
 using namespace tramontane::emulator;
-
-namespace {
-
-// An upper bound by threads and shared memory. How many registers a kernel takes only ptxas knows.
-int blocks_per_multiprocessor(const Function& function, const Kernel& kernel, int threads,
-                              std::size_t dynamic_shared) {
-  const cudaDeviceProp& device = device_properties();
-  require(threads > 0, "a block has at least one thread");
-  if (threads > device.maxThreadsPerBlock || static_cast<u32>(threads) > kernel.max_threads) return 0;
-  if (dynamic_shared > static_cast<std::size_t>(function.max_dynamic_shared)) return 0;
-  const int warps = (threads + 31) / 32;
-  const int by_threads = device.maxThreadsPerMultiProcessor / (warps * 32);
-  const std::size_t shared = kernel.static_shared + dynamic_shared + device.reservedSharedMemPerBlock;
-  const int by_shared = static_cast<int>(device.sharedMemPerMultiprocessor / shared);
-  return std::min({by_threads, by_shared, device.maxBlocksPerMultiProcessor});
-}
-
-}  // namespace
 
 extern "C" {
 
@@ -37,10 +19,10 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* st
     *attributes = {};
     attributes->sharedSizeBytes = kernel->static_shared;
     attributes->localSizeBytes = kernel->local_bytes;
-    attributes->maxThreadsPerBlock = static_cast<int>(kernel->max_threads);
-    attributes->numRegs = 32;  // not known
+    attributes->maxThreadsPerBlock = most_threads(function);
+    attributes->numRegs = static_cast<int>(function.registers());
     attributes->ptxVersion = attributes->binaryVersion = 80;
-    attributes->maxDynamicSharedSizeBytes = function.max_dynamic_shared;
+    attributes->maxDynamicSharedSizeBytes = static_cast<int>(function.max_dynamic_shared());
   });
 }
 
@@ -54,7 +36,7 @@ cudaError_t cudaFuncSetAttribute(const void* stub, cudaFuncAttribute attribute, 
     require(value >= 0 && static_cast<std::size_t>(value) <= most,
             function.name + ": " + std::to_string(value) +
                 " bytes of dynamic shared memory, the device allows " + std::to_string(most));
-    function.max_dynamic_shared = value;
+    function.asked_dynamic_shared = value;
   });
 }
 
@@ -65,8 +47,8 @@ cudaError_t cudaFuncSetCacheConfig(const void* stub, cudaFuncCache) {
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* blocks, const void* stub, int threads,
                                                                    std::size_t dynamic_shared, unsigned) {
   return api([&](Runtime& runtime) {
-    Function& function = runtime.function(stub);
-    *blocks = blocks_per_multiprocessor(function, *function.kernel(), threads, dynamic_shared);
+    require(threads > 0, "a block has at least one thread");
+    *blocks = blocks_per_multiprocessor(runtime.function(stub), threads, dynamic_shared);
   });
 }
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int* blocks, const void* stub, int threads,
@@ -106,8 +88,13 @@ const char* cudaEmulatorUnsupported() {
   return text.c_str();
 }
 
-int cudaEmulatorKernels() {
-  return static_cast<int>(Runtime::instance().functions.size());
+const char* cudaEmulatorKernels() {
+  Runtime& runtime = Runtime::instance();
+  const std::lock_guard lock(runtime.mutex);
+  static thread_local std::string text;
+  text.clear();
+  for (const auto& [stub, function] : runtime.functions) text += demangled(function.name) + "\n";
+  return text.c_str();
 }
 
 unsigned long long cudaEmulatorLaunches() {

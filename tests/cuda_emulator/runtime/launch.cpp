@@ -7,6 +7,7 @@
 
 #include "tests/cuda_emulator/executor.h"
 #include "tests/cuda_emulator/runtime/device.h"
+#include "tests/cuda_emulator/runtime/occupancy.h"
 
 namespace tramontane::emulator {
 namespace {
@@ -17,7 +18,7 @@ std::string text(const Dim& d) {
   return std::to_string(d.x) + "x" + std::to_string(d.y) + "x" + std::to_string(d.z);
 }
 
-void check(const Function& function, const Kernel& kernel, Dim grid, Dim block, std::size_t dynamic_shared) {
+void check(Function& function, const Kernel& kernel, Dim grid, Dim block, std::size_t dynamic_shared) {
   const cudaDeviceProp& device = device_properties();
   const auto fits = [](u32 value, int most) { return value > 0 && value <= static_cast<u32>(most); };
   require(fits(grid.x, device.maxGridSize[0]) && fits(grid.y, device.maxGridSize[1]) &&
@@ -30,11 +31,15 @@ void check(const Function& function, const Kernel& kernel, Dim grid, Dim block, 
   require(block.volume() <= kernel.max_threads,
           kernel.name + ": block " + text(block) + " is larger than its __launch_bounds__",
           cudaErrorInvalidValue);
-  require(dynamic_shared <= static_cast<std::size_t>(function.max_dynamic_shared) &&
-              kernel.static_shared + dynamic_shared <= device.sharedMemPerBlockOptin,
-          kernel.name + ": " + std::to_string(dynamic_shared) +
-              " bytes of dynamic shared memory, allowed are " + std::to_string(function.max_dynamic_shared) +
-              " (cudaFuncAttributeMaxDynamicSharedMemorySize)");
+  require(block.volume() <= static_cast<u64>(most_threads(function)),
+          kernel.name + ": " + std::to_string(function.registers()) + " registers are too many for a block " +
+              text(block),
+          cudaErrorLaunchOutOfResources);
+  require(
+      dynamic_shared <= function.max_dynamic_shared() &&
+          kernel.static_shared + dynamic_shared <= device.sharedMemPerBlockOptin,
+      kernel.name + ": " + std::to_string(dynamic_shared) + " bytes of dynamic shared memory, allowed are " +
+          std::to_string(function.max_dynamic_shared()) + " (cudaFuncAttributeMaxDynamicSharedMemorySize)");
 }
 
 }  // namespace

@@ -133,7 +133,8 @@ void release(void* pointer) {
           "cudaFree of a pointer that cudaMalloc did not give");
 }
 
-void allocate_host(void** pointer, u64 bytes) {
+void allocate_host(Runtime& runtime, const char* call, void** pointer, u64 bytes) {
+  runtime.streams.forbid_in_capture(call);
   *pointer = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096 + 4096);
   if (!*pointer) refuse(cudaErrorMemoryAllocation, "out of host memory");
   std::memset(*pointer, 0xFF, bytes);
@@ -200,15 +201,16 @@ cudaError_t cudaFreeAsync(void* pointer, cudaStream_t stream) {
 }
 
 cudaError_t cudaHostAlloc(void** pointer, std::size_t bytes, unsigned) {
-  return api([&](Runtime&) { allocate_host(pointer, bytes); });
+  return api([&](Runtime& runtime) { allocate_host(runtime, "cudaHostAlloc", pointer, bytes); });
 }
 cudaError_t cudaMallocHost(void** pointer, std::size_t bytes) {
-  return api([&](Runtime&) { allocate_host(pointer, bytes); });
+  return api([&](Runtime& runtime) { allocate_host(runtime, "cudaMallocHost", pointer, bytes); });
 }
 
 cudaError_t cudaFreeHost(void* pointer) {
   return api([&](Runtime& runtime) {
     if (!pointer) return;
+    runtime.streams.forbid_in_capture("cudaFreeHost");
     runtime.streams.synchronize_all();
     require(DeviceMemory::instance().remove_host(pointer),
             "cudaFreeHost of a pointer that cudaHostAlloc did not give");
@@ -217,7 +219,8 @@ cudaError_t cudaFreeHost(void* pointer) {
 }
 
 cudaError_t cudaHostRegister(void* pointer, std::size_t bytes, unsigned) {
-  return api([&](Runtime&) {
+  return api([&](Runtime& runtime) {
+    runtime.streams.forbid_in_capture("cudaHostRegister");
     require(!is_pinned(pointer, 1), "the memory is registered already", cudaErrorHostMemoryAlreadyRegistered);
     DeviceMemory::instance().add_host(pointer, bytes);
   });
@@ -225,6 +228,7 @@ cudaError_t cudaHostRegister(void* pointer, std::size_t bytes, unsigned) {
 
 cudaError_t cudaHostUnregister(void* pointer) {
   return api([&](Runtime& runtime) {
+    runtime.streams.forbid_in_capture("cudaHostUnregister");
     runtime.streams.synchronize_all();
     require(DeviceMemory::instance().remove_host(pointer), "the memory is not registered",
             cudaErrorHostMemoryNotRegistered);

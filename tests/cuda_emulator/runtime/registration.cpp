@@ -45,7 +45,7 @@ Module* register_module(const void* wrapper) {
       give_up(
           "a fat binary has no PTX that the device runs; compile with -gencode "
           "arch=compute_80,code=compute_80");
-    runtime.modules.push_back(std::make_unique<Module>(image->text));
+    runtime.modules.push_back(std::make_unique<Module>(image->text, wrapper));
     return runtime.modules.back().get();
   } catch (const std::exception& error) {
     give_up(error.what());

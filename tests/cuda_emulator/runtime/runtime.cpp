@@ -13,6 +13,17 @@ const Kernel* Function::kernel() {
   return found;
 }
 
+u32 Function::registers() {
+  constexpr u32 kUsual = 32;
+  const u32 known = module->registers(name, options().compute);
+  return known ? known : kUsual;
+}
+
+std::size_t Function::max_dynamic_shared() {
+  if (asked_dynamic_shared) return static_cast<std::size_t>(*asked_dynamic_shared);
+  return device_properties().sharedMemPerBlock - kernel()->static_shared;
+}
+
 Runtime& Runtime::instance() {
   // Never destroyed: programs call the runtime in static destructors.
   static auto* runtime = [] {

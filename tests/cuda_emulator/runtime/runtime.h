@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -23,8 +24,10 @@ struct Function {
   Module* module = nullptr;
   std::string name;
   const Kernel* kernel();  // lowered when first asked for
-  int max_dynamic_shared = 48 * 1024;
-  bool is_loaded = false;  // asked for its attributes, or launched
+  u32 registers();         // of a thread, in the machine code; a usual number where there is none
+  std::size_t max_dynamic_shared();
+  std::optional<int> asked_dynamic_shared{};  // by cudaFuncSetAttribute
+  bool is_loaded = false;                     // asked for its attributes, or launched
 };
 
 struct DeviceVariable {

@@ -39,6 +39,7 @@ cudaError_t cudaStreamQuery(cudaStream_t stream) {
   return api([&](Runtime& runtime) {
     Stream& s = runtime.streams.get(stream);
     require(!s.capture, "query of a stream that captures", cudaErrorStreamCaptureUnsupported);
+    runtime.streams.forbid_in_capture("cudaStreamQuery");
     if (!runtime.streams.is_done(s.last)) refuse(cudaErrorNotReady, "");
   });
 }
@@ -80,12 +81,18 @@ cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, uns
   return cudaEventRecord(event, stream);
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
-  return api([&](Runtime& runtime) { runtime.streams.synchronize(runtime.streams.get(event)); });
+  return api([&](Runtime& runtime) {
+    const Event& e = runtime.streams.get(event);
+    require(!e.capture, "synchronisation with an event of a capture", cudaErrorCapturedEvent);
+    runtime.streams.forbid_in_capture("cudaEventSynchronize");
+    runtime.streams.synchronize(e);
+  });
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   return api([&](Runtime& runtime) {
     const Event& e = runtime.streams.get(event);
     require(!e.capture, "query of an event of a capture", cudaErrorCapturedEvent);
+    runtime.streams.forbid_in_capture("cudaEventQuery");
     if (!runtime.streams.is_done(e.recorded)) refuse(cudaErrorNotReady, "");
   });
 }

@@ -195,7 +195,6 @@ void Streams::synchronize(Stream& stream) {
 }
 
 void Streams::synchronize(const Event& event) {
-  require(!event.capture, "synchronisation with an event of a capture", cudaErrorCapturedEvent);
   complete(event.recorded);
 }
 
@@ -257,17 +256,24 @@ std::unique_ptr<Graph> Streams::end_capture(Stream& stream) {
 }
 
 void Streams::forbid_in_capture(const char* call) {
+  const cudaStreamCaptureMode mode = capture_mode_of_thread();
+  if (mode == cudaStreamCaptureModeRelaxed) return;
   bool forbidden = false;
   for (const auto& weak : captures_) {
     const auto capture = weak.lock();
     if (!capture || capture->ended || capture->mode == cudaStreamCaptureModeRelaxed) continue;
-    if (capture->mode == cudaStreamCaptureModeThreadLocal && capture->thread != std::this_thread::get_id())
-      continue;
+    const bool both_global = mode == cudaStreamCaptureModeGlobal && capture->mode == mode;
+    if (!both_global && capture->thread != std::this_thread::get_id()) continue;
     capture->invalid = true;
     forbidden = true;
   }
   std::erase_if(captures_, [](const auto& capture) { return capture.expired(); });
   if (forbidden) refuse(cudaErrorStreamCaptureUnsupported, std::string(call) + " while a stream captures");
+}
+
+cudaStreamCaptureMode& capture_mode_of_thread() {
+  static thread_local cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+  return mode;
 }
 
 void Streams::launch(GraphExec& exec, Stream& stream) {

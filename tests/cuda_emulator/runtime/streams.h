@@ -91,7 +91,9 @@ class Streams {
   void begin_capture(Stream& stream, cudaStreamCaptureMode mode);
   std::unique_ptr<Graph> end_capture(Stream& stream);
   void launch(GraphExec& exec, Stream& stream);
-  // Refuses, and spoils the captures under way, when a call must not be made during a capture.
+  // Refuses a call that CUDA holds for unsafe during a capture, and spoils the captures under way that forbid
+  // it: those of this thread, and of others in the global mode. CUDA's manual names cudaMalloc and lists no
+  // others; these are all that allocate or free, or that ask about or wait for work elsewhere.
   void forbid_in_capture(const char* call);
 
   // Drops all work: after a fault, and at a reset.
@@ -120,6 +122,9 @@ class Streams {
   std::thread::id in_callback_;
   u64 captures_begun_ = 0;
 };
+
+// What cudaThreadExchangeStreamCaptureMode sets.
+cudaStreamCaptureMode& capture_mode_of_thread();
 
 // Runs a graph's nodes in a seeded order that their dependencies allow.
 void run_graph(const Graph& graph, std::mt19937_64& random);
