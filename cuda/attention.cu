@@ -125,6 +125,13 @@ size_t attention_workspace_bytes(const AttentionShape& shape, int32_t max_tokens
                              partial_bytes(shape, max_sequences, max_kv) + 16);
 }
 
+void load_attention_kernels(const AttentionShape& shape) {
+  for_head_dim(shape, [](auto head_dim) {
+    load_attention_decode<head_dim()>();
+    load_attention_prefill<head_dim()>();
+  });
+}
+
 AttentionPlan plan_attention(const AttentionShape& shape, const BatchView& batch) {
   const int64_t group = shape.n_heads / shape.n_kv_heads, most = batch.max_q * group;
   int64_t limit = columns_of_row(shape);

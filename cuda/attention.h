@@ -19,6 +19,9 @@ namespace tramontane::cuda {
 size_t attention_workspace_bytes(const AttentionShape& shape, int32_t max_tokens, int32_t max_sequences,
                                  int32_t max_kv);
 
+// Brings the code of the shape's kernels to the device (kernel_setup.h).
+void load_attention_kernels(const AttentionShape& shape);
+
 // `workspace`: at least attention_workspace_bytes of the batch's own n_tokens, n_seqs, max_kv; attention's
 // own, 16-byte aligned, and zero before the first call (it begins with counters, which every call leaves at
 // zero). The grid depends only on n_tokens, n_seqs, max_q and max_kv, which are part of a captured graph's

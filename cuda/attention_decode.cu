@@ -2,6 +2,7 @@
 #include "cuda/attention_kernels.h"
 #include "cuda/attention_tile.cuh"
 #include "cuda/check.cuh"
+#include "cuda/kernel_setup.h"
 
 namespace tramontane::cuda {
 namespace {
@@ -318,17 +319,24 @@ __global__ void __launch_bounds__(kThreads, DecodeGeometry<kHeadDim>::kBlocks)
 }  // namespace
 
 template <int kHeadDim>
+void load_attention_decode() {
+  static_assert(sizeof(DecodeShared<kHeadDim>) <= kMostSharedBytes);
+  load_kernel(attention_decode_kernel<kHeadDim>, sizeof(DecodeShared<kHeadDim>), "attention");
+}
+
+template <int kHeadDim>
 void launch_attention_decode(Stream stream, const AttentionArguments& arguments, const AttentionPlan& plan) {
   const auto kernel = attention_decode_kernel<kHeadDim>;
   constexpr int kBytes = sizeof(DecodeShared<kHeadDim>);
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "attention");
+  load_attention_decode<kHeadDim>();
   const dim3 grid(static_cast<unsigned>(arguments.n_seqs * plan.decode_tiles),
                   static_cast<unsigned>(arguments.n_kv_heads), static_cast<unsigned>(plan.splits));
   kernel<<<grid, kThreads, kBytes, stream>>>(arguments);
   check_launch("attention (decode)");
 }
 
-#define TRAMONTANE_INSTANTIATE(head_dim) \
+#define TRAMONTANE_INSTANTIATE(head_dim)           \
+  template void load_attention_decode<head_dim>(); \
   template void launch_attention_decode<head_dim>(Stream, const AttentionArguments&, const AttentionPlan&);
 TRAMONTANE_ATTENTION_HEAD_DIMS(TRAMONTANE_INSTANTIATE)
 

@@ -2,6 +2,7 @@
 #include "cuda/attention_kernels.h"
 #include "cuda/attention_tile.cuh"
 #include "cuda/check.cuh"
+#include "cuda/kernel_setup.h"
 
 namespace tramontane::cuda {
 namespace {
@@ -176,17 +177,24 @@ __global__ void __launch_bounds__(kThreads, 1) attention_prefill_kernel(const At
 }  // namespace
 
 template <int kHeadDim>
+void load_attention_prefill() {
+  static_assert(sizeof(PrefillShared<kHeadDim>) <= kMostSharedBytes);
+  load_kernel(attention_prefill_kernel<kHeadDim>, sizeof(PrefillShared<kHeadDim>), "attention");
+}
+
+template <int kHeadDim>
 void launch_attention_prefill(Stream stream, const AttentionArguments& arguments, const AttentionPlan& plan) {
   const auto kernel = attention_prefill_kernel<kHeadDim>;
   constexpr int kBytes = sizeof(PrefillShared<kHeadDim>);
-  CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes), "attention");
+  load_attention_prefill<kHeadDim>();
   const dim3 grid(static_cast<unsigned>(plan.prefill_tiles),
                   static_cast<unsigned>(arguments.n_kv_heads * PrefillGeometry<kHeadDim>::kValueParts));
   kernel<<<grid, kThreads, kBytes, stream>>>(arguments);
   check_launch("attention (prefill)");
 }
 
-#define TRAMONTANE_INSTANTIATE(head_dim) \
+#define TRAMONTANE_INSTANTIATE(head_dim)            \
+  template void load_attention_prefill<head_dim>(); \
   template void launch_attention_prefill<head_dim>(Stream, const AttentionArguments&, const AttentionPlan&);
 TRAMONTANE_ATTENTION_HEAD_DIMS(TRAMONTANE_INSTANTIATE)
 

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <stdexcept>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -53,6 +55,10 @@ constexpr int32_t kLeastGraphKeys = 512, kGraphKeysFactor = 4;
 // so it is 6.4 or 3.6 KB a node. The first graphs are measured against it.
 constexpr uint64_t kGraphBytes = uint64_t{1} << 20;
 
+// Kernels come to the device with the weights that take them, after memory was planned. The code of all of
+// them is 8 MB on any architecture; the rest is room for what a driver keeps beside it.
+constexpr uint64_t kKernelBytes = uint64_t{64} << 20;
+
 // 1, 2, 4, 8, 16, 24, 32, …
 int32_t graph_rows(int32_t rows) {
   for (const int32_t size : {1, 2, 4, 8}) {
@@ -73,6 +79,14 @@ uint64_t graph_count(int32_t max_sequences, int32_t max_kv) {
   for (int32_t rows = 1; rows < std::min(max_sequences, kMostGraphRows); rows = graph_rows(rows + 1)) ++sizes;
   for (int32_t reach = kLeastGraphKeys; reach < max_kv; reach = graph_keys(reach + 1)) ++keys;
   return sizes * keys;
+}
+
+// With CUDA_LAUNCH_BLOCKING=1 a launch waits for its kernel, so that a fault is told by the operation that
+// has it. A graph would tell it of the whole step: then every step is launched kernel by kernel.
+CudaOptions with_environment(CudaOptions options) {
+  const char* blocking = std::getenv("CUDA_LAUNCH_BLOCKING");
+  if (blocking != nullptr && std::string_view(blocking) == "1") options.graphs = false;
+  return options;
 }
 
 // Calls unit(first, last) for shares of 0..count on several threads.
@@ -103,7 +117,7 @@ uint64_t fingerprint(const char* name, const void* weights, Views... views) {
 class CudaBackend final : public Backend, public CudaBackendInfo {
  public:
   CudaBackend(const CudaOptions& options, DeviceInfo device)
-      : options_(options),
+      : options_(with_environment(options)),
         device_(std::move(device)),
         small_(kSmallSlots, kSmallSlotBytes),
         results_(1, kDownloadBytes),
@@ -111,6 +125,9 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
     CUDA_CHECK(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking), "the compute stream");
     CUDA_CHECK(cudaStreamCreateWithFlags(&copy_, cudaStreamNonBlocking), "the copy stream");
     CUDA_CHECK(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "the copy stream");
+    load_rowwise_kernels();
+    load_rope_kernels();
+    load_sampling_kernels();
     if (options.cublas_rows > 0) cublas_.emplace(compute_, options.cublas_rows);
   }
   ~CudaBackend() override {
@@ -138,7 +155,10 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
                                ? options_.memory_bytes
                                : static_cast<uint64_t>(options_.memory_share * static_cast<double>(total));
     const uint64_t left = limit - std::min(limit, device_bytes_allocated());
-    return {.bytes = std::min<uint64_t>(left, free), .dedicated = true, .flag = "--gpu-memory"};
+    const uint64_t there = free - std::min<uint64_t>(free, kKernelBytes);
+    return {.bytes = std::max<uint64_t>(1, std::min(left, there)),  // 0 would be: cannot tell
+            .dedicated = true,
+            .remedy = left <= there ? "raise --gpu-memory" : "end other programs on this GPU"};
   }
   uint64_t matrix_bytes(const HostMatrix& matrix) const override {
     const PackedBytes bytes = packed_bytes(matrix);
@@ -152,6 +172,7 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
   void reserve(const StepLimits& limits, const AttentionShape& shape) override {
     use_device();
     weight_staging_.reset();  // loading is over
+    load_attention_kernels(shape);
     reserve_workspace(workspace_bytes(limits, shape));
     graphs_.keep_at_most(graph_count(limits.max_sequences, limits.max_kv));
     if (cublas_) cublas_->reserve();
@@ -170,7 +191,9 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
   Matrix upload_matrix(const HostMatrix& matrix, std::string_view label) override {
     use_device();
     try {
-      return pack_and_copy(matrix, label);
+      Matrix packed = pack_and_copy(matrix, label);
+      load_linear_kernels(packed);
+      return packed;
     } catch (const DeviceError&) {
       throw;
     } catch (const std::runtime_error& error) {
@@ -228,61 +251,62 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
     in_step_ = false;
     graphs_.end(compute_);
     if (!graph_memory_checked_ && graphs_.measured_bytes()) check_graph_memory(*graphs_.measured_bytes());
+    if (!graph_refusal_told_ && graphs_.n_refused() > 0) tell_graph_refusal();
   }
 
   // --- operations
 
   void embed(TensorView tokens, const Matrix& table, TensorView x) override {
     check_embed(tokens, table, x);
-    if (runs(x.rows, fingerprint("embed", table.codes.data(), tokens, x))) {
-      launch_embed(compute_, tokens, table, x);
-    }
+    run(x.rows, fingerprint("embed", table.codes.data(), tokens, x),
+        [=, this, &table] { launch_embed(compute_, tokens, table, x); });
   }
   void linear(TensorView x, const Matrix& w, TensorView y) override {
     check_linear(x, w, y, DType::bf16);
     if (is_for_cublas(x, w, y)) return cublas_->multiply(x, w, y, false);
-    if (runs(x.rows, fingerprint("linear", w.codes.data(), x, y))) launch_linear(compute_, x, w, y);
+    run(x.rows, fingerprint("linear", w.codes.data(), x, y),
+        [=, this, &w] { launch_linear(compute_, x, w, y); });
   }
   TensorView linear_add(TensorView x, const Matrix& w, TensorView y, TensorView) override {
     check_linear(x, w, y, DType::bf16);
     if (is_for_cublas(x, w, y)) {
       cublas_->multiply(x, w, y, true);
-    } else if (runs(x.rows, fingerprint("linear_add", w.codes.data(), x, y))) {
-      launch_linear_add(compute_, x, w, y);
+    } else {
+      run(x.rows, fingerprint("linear_add", w.codes.data(), x, y),
+          [=, this, &w] { launch_linear_add(compute_, x, w, y); });
     }
     return {};
   }
   void add_rmsnorm(TensorView x, TensorView delta, TensorView w, float eps, TensorView y) override {
     check_add_rmsnorm(x, delta, w, y, DType::bf16);
-    if (runs(x.rows, fingerprint("add_rmsnorm", w.data, x, delta, y))) {
-      launch_add_rmsnorm(compute_, x, delta, w, eps, y);
-    }
+    run(x.rows, fingerprint("add_rmsnorm", w.data, x, delta, y),
+        [=, this] { launch_add_rmsnorm(compute_, x, delta, w, eps, y); });
   }
   void rope_store_kv(TensorView qkv, const BatchView& batch, const AttentionShape& shape, TensorView rope,
                      KvLayer kv) override {
     check_rope_store_kv(qkv, batch, shape, rope, kv);
-    if (runs(qkv.rows, fingerprint("rope_store_kv", kv.data, qkv, rope, batch.positions, batch.slots))) {
-      launch_rope_store_kv(compute_, qkv, batch, shape, rope, kv);
-    }
+    run(qkv.rows, fingerprint("rope_store_kv", kv.data, qkv, rope, batch.positions, batch.slots),
+        [=, this] { launch_rope_store_kv(compute_, qkv, batch, shape, rope, kv); });
   }
   void attention(TensorView qkv, const BatchView& batch, const AttentionShape& shape, KvLayer kv,
                  TensorView out) override {
     check_attention(qkv, batch, shape, kv, out, DType::bf16);
-    const BatchView& b = in_step_ ? step_ : batch;
-    if (!runs(qkv.rows, fingerprint("attention", kv.data, qkv, out, b.kv_lens, b.block_table, b.q_starts)))
-      return;
-    reserve_workspace(attention_workspace_bytes(shape, b.n_tokens, b.n_seqs, b.max_kv));
-    launch_attention(compute_, qkv, b, shape, kv, out, workspace_.data());
+    const BatchView b = in_step_ ? step_ : batch;
+    run(qkv.rows, fingerprint("attention", kv.data, qkv, out, b.kv_lens, b.block_table, b.q_starts),
+        [=, this] {
+          reserve_workspace(attention_workspace_bytes(shape, b.n_tokens, b.n_seqs, b.max_kv));
+          launch_attention(compute_, qkv, b, shape, kv, out, workspace_.data());
+        });
   }
   void silu_mul(TensorView gate_up, TensorView y) override {
     check_silu_mul(gate_up, y, DType::bf16);
-    if (runs(y.rows, fingerprint("silu_mul", nullptr, gate_up, y))) launch_silu_mul(compute_, gate_up, y);
+    run(y.rows, fingerprint("silu_mul", nullptr, gate_up, y),
+        [=, this] { launch_silu_mul(compute_, gate_up, y); });
   }
   void gather_rows(TensorView x, TensorView rows, TensorView y) override {
     check_gather_rows(x, rows, y);
-    if (runs(y.rows, fingerprint("gather_rows", nullptr, x, rows, y))) {
-      launch_gather_rows(compute_, x, rows, y);
-    }
+    run(y.rows, fingerprint("gather_rows", nullptr, x, rows, y),
+        [=, this] { launch_gather_rows(compute_, x, rows, y); });
   }
 
   // --- sampling: after the step, outside of its graph
@@ -321,13 +345,14 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
     };
     if (one && delta.empty() && can_fuse_norm(x, norm, w[0])) {
       check_rope_store_kv(qkv, batch, shape, rope, kv);
-      if (runs(x.rows, print("norm_qkv_rope", x)))
-        launch_norm_qkv_rope(compute_, x, norm, eps, w[0], qkv, batch, shape, rope, kv);
+      run(x.rows, print("norm_qkv_rope", x),
+          [=, this] { launch_norm_qkv_rope(compute_, x, norm, eps, w[0], qkv, batch, shape, rope, kv); });
     } else if (one && can_fuse_rope(h) && !is_for_cublas(h, w[0], qkv)) {
       check_linear(h, w[0], qkv, DType::bf16);
       check_rope_store_kv(qkv, batch, shape, rope, kv);
       add_rmsnorm(x, delta, norm, eps, h);
-      if (runs(x.rows, print("qkv_rope", h))) launch_qkv_rope(compute_, h, w[0], qkv, batch, shape, rope, kv);
+      run(x.rows, print("qkv_rope", h),
+          [=, this] { launch_qkv_rope(compute_, h, w[0], qkv, batch, shape, rope, kv); });
     } else {
       Backend::norm_qkv_rope(x, delta, norm, eps, h, w, qkv, batch, shape, rope, kv);
     }
@@ -337,14 +362,14 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
     const bool one = w.size() == 1;
     if (one && delta.empty() && can_fuse_gate_up(x, norm, w[0], y)) {
       check_silu_mul(gate_up, y, DType::bf16);
-      if (runs(x.rows, fingerprint("norm_gate_up_silu", w[0].codes.data(), x, norm, y)))
-        launch_norm_gate_up_silu(compute_, x, norm, eps, w[0], y);
+      run(x.rows, fingerprint("norm_gate_up_silu", w[0].codes.data(), x, norm, y),
+          [=, this] { launch_norm_gate_up_silu(compute_, x, norm, eps, w[0], y); });
     } else if (one && can_fuse_silu(h, w[0], y) && !is_for_cublas(h, w[0], gate_up)) {
       check_linear(h, w[0], gate_up, DType::bf16);
       check_silu_mul(gate_up, y, DType::bf16);
       add_rmsnorm(x, delta, norm, eps, h);
-      if (runs(x.rows, fingerprint("gate_up_silu", w[0].codes.data(), h, y)))
-        launch_gate_up_silu(compute_, h, w[0], y);
+      run(x.rows, fingerprint("gate_up_silu", w[0].codes.data(), h, y),
+          [=, this] { launch_gate_up_silu(compute_, h, w[0], y); });
     } else {
       Backend::norm_gate_up_silu(x, delta, norm, eps, h, w, gate_up, y);
     }
@@ -362,7 +387,11 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
     current = device_.index;
   }
 
-  bool runs(int64_t rows, uint64_t print) { return rows > 0 && graphs_.launches(print); }
+  // `launch` holds what an operation was given by value, but for weights, which outlive the step.
+  template <typename Launch>
+  void run(int64_t rows, uint64_t print, const Launch& launch) {
+    if (rows > 0) graphs_.run(print, launch);
+  }
 
   // The plan was made with an estimate: who has less memory than it says should hear of it.
   void check_graph_memory(uint64_t bytes) {
@@ -373,6 +402,13 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
         "captured steps take {} KiB of GPU memory each, the memory plan has {} KiB: if memory runs out, "
         "lower --gpu-memory",
         each >> 10, kGraphBytes >> 10);
+  }
+
+  void tell_graph_refusal() {
+    graph_refusal_told_ = true;
+    spdlog::warn(
+        "no GPU memory for a captured decode step: steps of its size are launched kernel by kernel, which is "
+        "slower; lower --gpu-memory or --kv-cache-bytes, or end other programs on this GPU");
   }
 
   // Decode steps are captured, and keep their bits.
@@ -449,7 +485,7 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
   Buffer workspace_;
   std::optional<CublasGemm> cublas_;  // with --prefill-gemm cublas
   StepGraphs graphs_;
-  bool graph_memory_checked_ = false;
+  bool graph_memory_checked_ = false, graph_refusal_told_ = false;
   BatchView step_;        // of a decode step: the geometry that its graph has
   bool in_step_ = false;  // a decode step
 };

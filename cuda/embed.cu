@@ -4,6 +4,7 @@
 #include "cuda/check.cuh"
 #include "cuda/cublas_gemm.h"
 #include "cuda/dequant.cuh"
+#include "cuda/kernel_setup.h"
 #include "cuda/linear.h"
 #include "cuda/linear_launch.h"
 
@@ -92,9 +93,10 @@ __device__ float element(const Spelling& s, const Place& place, const Scale& sca
 __global__ void __launch_bounds__(kThreads)
     embed_kernel(const __grid_constant__ PackedWeight w, const __grid_constant__ Spelling s,
                  const int32_t* __restrict__ tokens, float* x, int64_t stride) {
-  const int k = blockIdx.x * kThreads + threadIdx.x, row = tokens[blockIdx.y];
+  // Rows are blockIdx.x: of blockIdx.y there are 65535, and a step may have more.
+  const int k = blockIdx.y * kThreads + threadIdx.x, row = tokens[blockIdx.x];
   if (k >= w.k) return;
-  x[blockIdx.y * stride + k] = element(s, find(w, s.format, row, k), find_scale(w, s, row, k));
+  x[blockIdx.x * stride + k] = element(s, find(w, s.format, row, k), find_scale(w, s, row, k));
 }
 
 // A thread writes one 16-byte word, which lies in one fold. Words are counted through the rows, so that
@@ -133,11 +135,16 @@ Spelling spelling(const Matrix& m, int format) {
 
 }  // namespace
 
+void load_row_kernels() {
+  load_kernel(embed_kernel, 0, "embed");
+  load_kernel(unpack_kernel, 0, "unpack");
+}
+
 void launch_embed(Stream stream, TensorView tokens, const Matrix& table, TensorView x) {
   if (x.rows == 0) return;
   int format = 0;
   const PackedWeight w = packed_weight(table, format);
-  const dim3 grid((w.k + kThreads - 1) / kThreads, static_cast<unsigned>(x.rows));
+  const dim3 grid(static_cast<unsigned>(x.rows), (w.k + kThreads - 1) / kThreads);
   embed_kernel<<<grid, kThreads, 0, stream>>>(w, spelling(table, format), tokens.row<const int32_t>(0),
                                               x.row<float>(0), x.row_stride);
   check_launch("embed");

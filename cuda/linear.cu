@@ -75,6 +75,18 @@ LinearCall linear_call(TensorView x, const Matrix& w, const char* operation) {
   return call;
 }
 
+void load_linear_kernels(const Matrix& w) {
+  const int format = packed_layout(w.n, w.k, w.quant, w.scale_dtype).format;
+  load_gemv_kernels<StoreEpilogue>(format);
+  load_gemv_kernels<RopeEpilogue>(format);
+  load_gemv_kernels<SiluEpilogue>(format);
+  load_gemm_kernels<StoreEpilogue>(format);
+  load_gemm_kernels<RopeEpilogue>(format);
+  load_gemm_kernels<SiluEpilogue>(format);
+  load_fused_kernels(format);
+  load_row_kernels();
+}
+
 void launch_linear(Stream stream, TensorView x, const Matrix& w, TensorView y) {
   launch(stream, "linear", x, w, store_epilogue(y, false));
 }

@@ -40,6 +40,10 @@ PackedBytes packed_bytes(const HostMatrix& matrix);
 void pack_row_tiles(const HostMatrix& matrix, int64_t first, int64_t count, std::span<std::byte> codes,
                     std::span<std::byte> scales, std::span<std::byte> biases);
 
+// Brings the code of all kernels that a weight of this format may take to the device, those of embed among
+// them: no step has to, and what it takes shows before the rest of memory is given away.
+void load_linear_kernels(const Matrix& w);
+
 // Below: device memory, queued on `stream`. Rows of x begin at multiples of 16 bytes (dense weights take any,
 // slowly; for others std::runtime_error); rows of y anywhere.
 

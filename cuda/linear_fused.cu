@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cuda/check.cuh"
+#include "cuda/kernel_setup.h"
 #include "cuda/linear.h"
 #include "cuda/linear_launch.h"
 #include "cuda/reduce.cuh"
@@ -18,6 +19,13 @@ namespace {
 
 constexpr int kThreads = kSegments * kLanes;
 static_assert(kSegments == kRowWarps, "a warp sums its share of every row's squares");
+
+// For the normalised rows; what a block has besides is static.
+constexpr size_t kRowsBytes = 80 * 1024;
+constexpr size_t kSquaresBytes = kFusedRows * kRowWarps * sizeof(float);
+template <class Epilogue>
+constexpr size_t kBlockBytes = kRowsBytes + Epilogue::kTiles * sizeof(Partials<1>) + kSquaresBytes;
+static_assert(kBlockBytes<RopeEpilogue> <= kMostSharedBytes && kBlockBytes<SiluEpilogue> <= kMostSharedBytes);
 
 struct NormRows {
   const float* x;  // [rows, k]
@@ -155,15 +163,13 @@ constexpr Table<Epilogue> table(std::integer_sequence<int, kFormat...>) {
   return {{{fused_kernel<Format<kFormats[kFormat]>, Epilogue>, row_bytes<Format<kFormats[kFormat]>>}...}};
 }
 
+template <class Epilogue>
+constexpr Table<Epilogue> kTable = table<Epilogue>(std::make_integer_sequence<int, kFormatCount>());
+
 // As many blocks as run at once, if there are tiles for them, and all with nearly the same number of tiles.
-template <class Kernel>
-unsigned blocks_for(Kernel kernel, size_t shared_bytes, int units) {
-  int device = 0, processors = 0, blocks = 0;
-  CUDA_CHECK(cudaGetDevice(&device), "fused linear");
-  CUDA_CHECK(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), "fused linear");
-  CUDA_CHECK(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, kThreads, shared_bytes),
-             "fused linear");
-  const int at_once = std::max(1, processors * blocks), each = (units + at_once - 1) / at_once;
+unsigned blocks_for(int at_once, int units) {
+  at_once = std::max(1, at_once);
+  const int each = (units + at_once - 1) / at_once;
   return static_cast<unsigned>((units + each - 1) / each);
 }
 
@@ -171,30 +177,31 @@ template <class Epilogue>
 void launch(Stream stream, TensorView x, TensorView norm, float eps, const Matrix& m,
             const Epilogue& epilogue, const char* operation) {
   if (x.rows == 0) return;
-  static constexpr auto kTable = table<Epilogue>(std::make_integer_sequence<int, kFormatCount>());
   int format = 0;
   const PackedWeight w = packed_weight(m, format);
-  const Entry<Epilogue>& entry = kTable.entries[format];
+  const Entry<Epilogue>& entry = kTable<Epilogue>.entries[format];
   const size_t shared_bytes =
       static_cast<size_t>(kept_rows(static_cast<int>(x.rows))) * entry.row_bytes(w.k_tiles);
-  CUDA_CHECK(cudaFuncSetAttribute(entry.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(shared_bytes)),
-             operation);
+  load_kernel(entry.kernel, kRowsBytes, operation);
   const NormRows rows{x.row<const float>(0), x.row_stride, static_cast<int>(x.rows), norm.row<const float>(0),
                       eps};
-  const unsigned blocks = blocks_for(entry.kernel, shared_bytes, units_of(epilogue));
+  const unsigned blocks =
+      blocks_for(blocks_at_once(entry.kernel, kThreads, shared_bytes, operation), units_of(epilogue));
   entry.kernel<<<blocks, kThreads, shared_bytes, stream>>>(w, rows, epilogue);
   check_launch(operation);
 }
 
 }  // namespace
 
+void load_fused_kernels(int format) {
+  load_kernel(kTable<RopeEpilogue>.entries[format].kernel, kRowsBytes, "norm_qkv_rope");
+  load_kernel(kTable<SiluEpilogue>.entries[format].kernel, kRowsBytes, "norm_gate_up_silu");
+}
+
 bool can_fuse_norm(TensorView x, TensorView norm, const Matrix& w) {
-  // 80 KB: what every GPU from sm_80 on lets a block have, less what is static.
-  constexpr int64_t kSharedBytes = 80 * 1024;
   const int64_t k_tiles = (w.k + kTileK - 1) / kTileK;
   return x.rows <= kFusedRows && w.k % 4 == 0 && words_of(x, 4) && words_of(norm, 4) &&
-         kept_rows(static_cast<int>(x.rows)) * (k_tiles * kTileK * 2 + 64) <= kSharedBytes;
+         kept_rows(static_cast<int>(x.rows)) * (k_tiles * kTileK * 2 + 64) <= int64_t{kRowsBytes};
 }
 
 bool can_fuse_gate_up(TensorView x, TensorView norm, const Matrix& w, TensorView y) {

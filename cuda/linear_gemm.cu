@@ -2,16 +2,18 @@
 //
 // A block makes 128 outputs of 64 rows (SiLU: 64 gates and their ups), and walks all of K. 4 warps, each 32
 // outputs x 64 rows: every operand that ldmatrix or dequantisation brings into registers serves 8 or 2 mma.
-// Two blocks fit an SM by registers (about 200 a thread) and shared memory, so that one computes while the
-// other waits. Stages of one tile of K (8 KB of x, 4 to 16 KB of codes) come by cp.async, 3 or 4 deep. Codes
-// and scales are copied by the lanes or warps that use them; x by all. Grid: (row blocks of x, output
-// blocks): blocks that run together share weights, which then come from L2.
+// Two blocks fit an SM by registers (at most 255 a thread) and, but for large stages on sm_86 and sm_89
+// (kStages), by shared memory, so that one computes while the other waits. Stages of one tile of K (8 KB of
+// x, 4 to 16 KB of codes) come by cp.async, 3 or 4 deep. Codes and scales are copied by the lanes or warps
+// that use them; x by all. Grid: (row blocks of x, output blocks): blocks that run together share weights,
+// which then come from L2.
 //
 // Why not cuBLAS for BF16: it sums K in an order of its own, that changes with the number of rows; a prompt's
 // bits would depend on how it was cut into steps (decision 5), and decode and prefill would differ.
 #include <utility>
 
 #include "cuda/check.cuh"
+#include "cuda/kernel_setup.h"
 #include "cuda/linear_launch.h"
 
 namespace tramontane::cuda {
@@ -39,16 +41,24 @@ struct StageSums {
   float2 values[F::kBias ? 2 : 1][F::kBias ? F::kFolds : 1][F::kBias ? kBlockRows / 2 : 1];
 };
 
-// 4 stages keep 3 tiles under way; dense tiles are four times as large, and 3 of them fit two blocks into an
-// SM.
+// 3 stages keep 2 tiles under way (1 with biases). An SM has 164 KB on sm_80, 228 on sm_90, and 100 on sm_86
+// and sm_89, of which a block takes 1 KB besides its own. 3 stages of 4-bit codes fit two blocks into all of
+// them, 4 would not into 100 KB; a tile is some 600 instructions of each scheduler, which is twice the
+// latency of L2. Two blocks of 3 stages of dense tiles, which are twice as large, fit only sm_80 and sm_90,
+// and so do two of 4 stages of 8-bit codes. Folds of 16 have 4 stages too: to count 3 of them takes a
+// register that they do not have.
 template <class F>
-constexpr int kStages = F::kDense ? 3 : 4;
+constexpr int kStages = F::kDense || (F::kWords == 1 && !F::kNarrow) ? 3 : 4;
 
 template <class F>
 struct Shared {
   Stage<F> stages[kStages<F>];
   StageSums<F> sums;
 };
+template <class F>
+constexpr bool kTwoFit = 2 * (sizeof(Shared<F>) + 1024) <= 100 * 1024;
+template <class F>
+constexpr bool kTwoShould = F::kWords == 1 && !F::kNarrow;
 
 // 16-byte chunk c of a row of x is at c ^ swizzle(row): then the 8 lanes (16 for folds of 16) that one access
 // of shared memory serves meet all banks.
@@ -217,7 +227,7 @@ __device__ __forceinline__ void finish_totals(int rows, int first_row, int first
 
 template <class F, class Epilogue>
 __global__ void __launch_bounds__(kThreads, 2) gemm_kernel(PackedWeight w, InputRows x, Epilogue epilogue) {
-  extern __shared__ std::byte memory[];
+  extern __shared__ __align__(16) std::byte memory[];
   auto& shared = *reinterpret_cast<Shared<F>*>(memory);
   constexpr int kDepth = kStages<F>;
   const int first_row = blockIdx.x * kBlockRows, units = units_of(epilogue);
@@ -262,26 +272,37 @@ struct Table {
 };
 template <class Epilogue, int... kFormat>
 constexpr Table<Epilogue> table(std::integer_sequence<int, kFormat...>) {
+  static_assert(((sizeof(Shared<Format<kFormats[kFormat]>>) <= kMostSharedBytes) && ...));
+  static_assert(((kTwoFit<Format<kFormats[kFormat]>> == kTwoShould<Format<kFormats[kFormat]>>)&&...));
   return {{{gemm_kernel<Format<kFormats[kFormat]>, Epilogue>, sizeof(Shared<Format<kFormats[kFormat]>>)}...}};
 }
+
+template <class Epilogue>
+constexpr Table<Epilogue> kTable = table<Epilogue>(std::make_integer_sequence<int, kFormatCount>());
 
 }  // namespace
 
 template <class Epilogue>
 void launch_gemm(Stream stream, const LinearCall& call, const Epilogue& epilogue) {
-  static constexpr auto kTable = table<Epilogue>(std::make_integer_sequence<int, kFormatCount>());
-  const Entry<Epilogue>& entry = kTable.entries[call.format];
-  CUDA_CHECK(cudaFuncSetAttribute(entry.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  static_cast<int>(entry.shared_bytes)),
-             call.operation);
+  const Entry<Epilogue>& entry = kTable<Epilogue>.entries[call.format];
+  load_kernel(entry.kernel, entry.shared_bytes, call.operation);
   constexpr int kBlockUnits = kWarps * kWarpUnits<Epilogue>;
   const dim3 grid((call.x.rows + kBlockRows - 1) / kBlockRows,
                   (units_of(epilogue) + kBlockUnits - 1) / kBlockUnits);
   entry.kernel<<<grid, kThreads, entry.shared_bytes, stream>>>(call.w, call.x, epilogue);
   check_launch(call.operation);
 }
+
+template <class Epilogue>
+void load_gemm_kernels(int format) {
+  const Entry<Epilogue>& entry = kTable<Epilogue>.entries[format];
+  load_kernel(entry.kernel, entry.shared_bytes, "linear");
+}
 template void launch_gemm(Stream, const LinearCall&, const StoreEpilogue&);
 template void launch_gemm(Stream, const LinearCall&, const RopeEpilogue&);
 template void launch_gemm(Stream, const LinearCall&, const SiluEpilogue&);
+template void load_gemm_kernels<StoreEpilogue>(int);
+template void load_gemm_kernels<RopeEpilogue>(int);
+template void load_gemm_kernels<SiluEpilogue>(int);
 
 }  // namespace tramontane::cuda

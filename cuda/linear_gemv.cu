@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "cuda/check.cuh"
+#include "cuda/kernel_setup.h"
 #include "cuda/linear_launch.h"
 
 namespace tramontane::cuda {
@@ -123,11 +124,16 @@ constexpr Table<Epilogue> table(std::integer_sequence<int, kFormat...>) {
 }
 
 template <class Epilogue>
+constexpr Table<Epilogue> kTable = table<Epilogue>(std::make_integer_sequence<int, kFormatCount>());
+// Dense rows of a width or pitch that is no multiple of 8: correct, not fast. No model of ours has them.
+constexpr Entry<StoreEpilogue> kUnalignedEntry = {gemv_kernel<Format<kFormats[0]>, StoreEpilogue, 1, false>,
+                                                  1, 1};
+
+template <class Epilogue>
 Entry<Epilogue> entry_for(const LinearCall& call) {
-  static constexpr auto kTable = table<Epilogue>(std::make_integer_sequence<int, kFormatCount>());
   int size = 0;  // a block takes 8 << size rows of x
   while (size < 3 && 8 << size < call.x.rows) ++size;
-  return kTable.lines[call.format].entries[size];
+  return kTable<Epilogue>.lines[call.format].entries[size];
 }
 
 }  // namespace
@@ -136,8 +142,7 @@ template <class Epilogue>
 void launch_gemv(Stream stream, const LinearCall& call, const Epilogue& epilogue) {
   Entry<Epilogue> entry = entry_for<Epilogue>(call);
   if constexpr (std::is_same_v<Epilogue, StoreEpilogue>) {
-    // Dense rows of a width or pitch that is no multiple of 8: correct, not fast. No model of ours has them.
-    if (!call.whole_words) entry = {gemv_kernel<Format<kFormats[0]>, StoreEpilogue, 1, false>, 1, 1};
+    if (!call.whole_words) entry = kUnalignedEntry;
   }
   const int columns = 8 * entry.columns;
   const dim3 grid((units_of(epilogue) + entry.units - 1) / entry.units,
@@ -145,8 +150,20 @@ void launch_gemv(Stream stream, const LinearCall& call, const Epilogue& epilogue
   entry.kernel<<<grid, kThreads, 0, stream>>>(call.w, call.x, epilogue);
   check_launch(call.operation);
 }
+
+template <class Epilogue>
+void load_gemv_kernels(int format) {
+  for (const Entry<Epilogue>& entry : kTable<Epilogue>.lines[format].entries)
+    load_kernel(entry.kernel, 0, "linear");
+  if constexpr (std::is_same_v<Epilogue, StoreEpilogue>) {
+    if (format == 0) load_kernel(kUnalignedEntry.kernel, 0, "linear");
+  }
+}
 template void launch_gemv(Stream, const LinearCall&, const StoreEpilogue&);
 template void launch_gemv(Stream, const LinearCall&, const RopeEpilogue&);
 template void launch_gemv(Stream, const LinearCall&, const SiluEpilogue&);
+template void load_gemv_kernels<StoreEpilogue>(int);
+template void load_gemv_kernels<RopeEpilogue>(int);
+template void load_gemv_kernels<SiluEpilogue>(int);
 
 }  // namespace tramontane::cuda

@@ -43,4 +43,12 @@ void launch_gemv(Stream stream, const LinearCall& call, const Epilogue& epilogue
 template <class Epilogue>
 void launch_gemm(Stream stream, const LinearCall& call, const Epilogue& epilogue);
 
+// The kernels of one format, and those that read rows of any (kernel_setup.h).
+template <class Epilogue>
+void load_gemv_kernels(int format);
+template <class Epilogue>
+void load_gemm_kernels(int format);
+void load_fused_kernels(int format);
+void load_row_kernels();
+
 }  // namespace tramontane::cuda

@@ -1,6 +1,7 @@
 #include <cuda_bf16.h>
 
 #include "cuda/check.cuh"
+#include "cuda/kernel_setup.h"
 #include "cuda/ptx.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/rope.h"
@@ -71,6 +72,11 @@ __global__ void __launch_bounds__(kThreads) rope_store_kv_kernel(RopeArguments a
 }
 
 }  // namespace
+
+void load_rope_kernels() {
+  load_kernel(rope_store_kv_kernel<4>, 0, "rope_store_kv");
+  load_kernel(rope_store_kv_kernel<1>, 0, "rope_store_kv");
+}
 
 void launch_rope_store_kv(Stream stream, TensorView qkv, const BatchView& batch, const AttentionShape& shape,
                           TensorView rope, KvLayer kv) {

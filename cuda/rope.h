@@ -7,6 +7,8 @@
 
 namespace tramontane::cuda {
 
+void load_rope_kernels();  // brings their code to the device (kernel_setup.h)
+
 void launch_rope_store_kv(Stream stream, TensorView qkv, const BatchView& batch, const AttentionShape& shape,
                           TensorView rope, KvLayer kv);
 

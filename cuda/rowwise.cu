@@ -1,6 +1,7 @@
 #include <cuda_bf16.h>
 
 #include "cuda/check.cuh"
+#include "cuda/kernel_setup.h"
 #include "cuda/ptx.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/rowwise.h"
@@ -139,6 +140,15 @@ unsigned blocks_for(int64_t threads) {
 }
 
 }  // namespace
+
+void load_rowwise_kernels() {
+  for (const auto kernel : {add_rmsnorm_kernel<1>, add_rmsnorm_kernel<2>, add_rmsnorm_kernel<4>,
+                            add_rmsnorm_kernel<8>, add_rmsnorm_any_kernel})
+    load_kernel(kernel, 0, "add_rmsnorm");
+  for (const auto kernel : {silu_mul_kernel<4>, silu_mul_kernel<1>}) load_kernel(kernel, 0, "silu_mul");
+  for (const auto kernel : {gather_rows_kernel<float4>, gather_rows_kernel<float>})
+    load_kernel(kernel, 0, "gather_rows");
+}
 
 void launch_add_rmsnorm(Stream stream, TensorView x, TensorView delta, TensorView w, float eps,
                         TensorView y) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cuda/check.cuh"
+#include "cuda/kernel_setup.h"
 #include "cuda/reduce.cuh"
 #include "engine/backend/philox.h"
 #include "engine/backend/sampling_math.h"
@@ -425,6 +426,12 @@ void require(bool holds, const std::string& message) {
 }
 
 }  // namespace
+
+void load_sampling_kernels() {
+  load_kernel(sample_kernel, 0, "sample");
+  load_kernel(count_tokens_kernel, 0, "count_tokens");
+  load_kernel(take_tokens_kernel, 0, "take_tokens");
+}
 
 void launch_sample(Stream stream, TensorView logits, const SamplingView& view) {
   require(logits.dtype == DType::f32 && view.counts.dtype == DType::i32 && view.ids.dtype == DType::i32,

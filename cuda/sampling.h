@@ -10,6 +10,8 @@
 
 namespace tramontane::cuda {
 
+void load_sampling_kernels();  // brings their code to the device (kernel_setup.h)
+
 // ids[i] = the token drawn for rows[i], -1 when a logit is not finite or every id is masked; counts of the
 // rows that have some include it. `logits` [any, vocab] f32 are scratch afterwards.
 void launch_sample(Stream stream, TensorView logits, const SamplingView& view);

@@ -1,6 +1,7 @@
 #include "cuda/step_graphs.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "cuda/check.cuh"
 #include "cuda/device_buffer.h"
@@ -46,6 +47,7 @@ void StepGraphs::begin(Stream stream, const std::optional<Key>& key) {
     if (steps_.size() < most_) steps_.try_emplace(*key);
     return;
   }
+  if (found->second.refused) return;
   step_ = &found->second;
   position_ = 0;
   if (step_->graph != nullptr) {
@@ -56,20 +58,20 @@ void StepGraphs::begin(Stream stream, const std::optional<Key>& key) {
   }
   mode_ = Mode::capture;
   step_->operations.clear();
+  launches_.clear();
   CUDA_CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "a decode step");
 }
 
-bool StepGraphs::launches(uint64_t fingerprint) {
-  if (mode_ == Mode::eager) return true;
-  if (mode_ == Mode::capture) {
-    step_->operations.push_back(fingerprint);
-    return true;
-  }
+void StepGraphs::keep(uint64_t fingerprint, std::function<void()> launch) {
+  step_->operations.push_back(fingerprint);
+  launches_.push_back(std::move(launch));
+}
+
+void StepGraphs::compare(uint64_t fingerprint) {
   CHECK_LT(position_, step_->operations.size());
   CHECK(step_->operations[position_] == fingerprint,
         "operation " + std::to_string(position_) + " of a replayed step is not the one that was captured");
   ++position_;
-  return false;
 }
 
 void StepGraphs::end(Stream stream) {
@@ -80,18 +82,44 @@ void StepGraphs::end(Stream stream) {
 }
 
 void StepGraphs::capture(Stream stream) {
-  cudaGraph_t graph = nullptr;
-  CUDA_CHECK(cudaStreamEndCapture(stream, &graph), "a decode step");
   // Asked for only around the first graphs: the call may wait for the driver.
   const bool measures = n_measured_ < kMeasured;
   const size_t before = measures ? device_free_bytes() : 0;
-  const cudaError_t made = cudaGraphInstantiate(&step_->graph, graph, 0);
-  cudaGraphDestroy(graph);
-  check_call(made, "cudaGraphInstantiate", "a decode step");
-  CUDA_CHECK(cudaGraphLaunch(step_->graph, stream), "a decode step");
-  if (!measures) return;
+  const bool made = make_graph(stream);
+  if (!made) {
+    // Nothing of the step has run. How much memory graphs take is an estimate: too little costs speed, no
+    // answers.
+    step_->refused = true;
+    ++n_refused_;
+    for (const auto& launch : launches_) launch();
+  }
+  launches_.clear();
+  if (!measures || !made) return;
   measured_bytes_ += before - std::min(before, device_free_bytes());
   ++n_measured_;
+}
+
+// Makes the captured step's graph and launches it. False when there is no memory for it.
+bool StepGraphs::make_graph(Stream stream) {
+  cudaGraph_t graph = nullptr;
+  CUDA_CHECK(cudaStreamEndCapture(stream, &graph), "a decode step");
+  const cudaError_t made = cudaGraphInstantiate(&step_->graph, graph, 0);
+  cudaGraphDestroy(graph);
+  if (made == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    step_->graph = nullptr;
+    return false;
+  }
+  check_call(made, "cudaGraphInstantiate", "a decode step");
+  // The first launch is what brings the graph to the device.
+  const cudaError_t launched = cudaGraphLaunch(step_->graph, stream);
+  if (launched == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    cudaGraphExecDestroy(std::exchange(step_->graph, nullptr));
+    return false;
+  }
+  check_call(launched, "cudaGraphLaunch", "a decode step");
+  return true;
 }
 
 }  // namespace tramontane::cuda

@@ -2,13 +2,14 @@
 // known by its key: everything that a launch geometry may depend on. All else lies in device memory
 // (decision 4), so a replay is never patched.
 //
-// The first step of a key runs eagerly (kernels are loaded then), the second is captured, later ones are
-// replayed. Each operation of a step says what it is about to launch; a replay only compares that with what
-// was captured, and a difference is a broken invariant. Engine thread only.
+// The first step of a key runs eagerly, the second is captured, later ones are replayed. Each operation of a
+// step says what it is about to launch; a replay only compares that with what was captured, and a difference
+// is a broken invariant. A key whose graph finds no memory stays eager. Engine thread only.
 #pragma once
 
 #include <compare>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <vector>
@@ -38,12 +39,20 @@ class StepGraphs {
   // Brackets a step whose operations are queued on `stream`; without key the step runs eagerly.
   void begin(Stream stream, const std::optional<Key>& key);
   void end(Stream stream);
-  // Whether the operation with this fingerprint (name, shapes and addresses) is to be launched.
-  bool launches(uint64_t fingerprint);
+  // An operation of the step: its fingerprint (name, shapes and addresses), and what launches it. A capture
+  // keeps `launch` until end(), in case there is no memory for the graph.
+  template <typename Launch>
+  void run(uint64_t fingerprint, const Launch& launch) {
+    if (mode_ == Mode::replay) return compare(fingerprint);
+    launch();
+    if (mode_ == Mode::capture) keep(fingerprint, launch);
+  }
   bool is_capturing() const { return mode_ == Mode::capture; }
 
   int n_graphs() const;
   uint64_t n_replays() const { return n_replays_; }
+  // Keys that run eagerly because there was no memory for their graph.
+  int n_refused() const { return n_refused_; }
   // By how much the device's free memory fell while the first kMeasured graphs were made, once they are;
   // whatever other programs took meanwhile counts in.
   static constexpr int kMeasured = 8;
@@ -55,17 +64,23 @@ class StepGraphs {
   enum class Mode { eager, capture, replay };
   struct Step {
     CUgraphExec_st* graph = nullptr;  // null: seen, not captured yet
+    bool refused = false;             // there was no memory for a graph
     std::vector<uint64_t> operations;
   };
   void forget_all();
+  void compare(uint64_t fingerprint);
+  void keep(uint64_t fingerprint, std::function<void()> launch);
   void capture(Stream stream);
+  bool make_graph(Stream stream);
 
   std::map<Key, Step> steps_;
   uint64_t releases_ = 0;  // device_releases() that steps_ is up to date with
   Mode mode_ = Mode::eager;
-  Step* step_ = nullptr;  // of capture and replay
-  size_t position_ = 0;   // operations of the replayed step compared so far
+  Step* step_ = nullptr;                         // of capture and replay
+  size_t position_ = 0;                          // operations of the replayed step compared so far
+  std::vector<std::function<void()>> launches_;  // of the step that is captured
   uint64_t n_replays_ = 0;
+  int n_refused_ = 0;
   size_t most_ = SIZE_MAX;
   int n_measured_ = 0;
   uint64_t measured_bytes_ = 0;

@@ -72,9 +72,9 @@ int64_t automatic_blocks(const EngineOptions& options, int32_t max_model_len, ui
                            static_cast<int64_t>(left / 2 / block_bytes));
 }
 
-std::string not_enough(const MemoryPlan& plan, std::string_view flag) {
+std::string not_enough(const MemoryPlan& plan, std::string_view remedy) {
   std::string text = "not enough memory: " + plan.to_string() + "; ";
-  if (!flag.empty()) text += "raise " + std::string(flag) + ", ";
+  if (!remedy.empty()) text += std::string(remedy) + ", ";
   return text + "lower --kv-cache-bytes, --step-tokens or --max-sequences, or take a smaller model";
 }
 
@@ -114,7 +114,7 @@ MemoryPlan plan_memory(const ModelConfig& config, uint64_t weight_bytes, DType a
       static_cast<int32_t>(std::min<int64_t>(blocks, INT32_MAX / kBlockTokens));  // slots are i32
   plan.kv_bytes = static_cast<uint64_t>(std::max(plan.kv_blocks, 1)) * block_bytes;
   if (budget.bytes != 0 && (plan.kv_blocks == 0 || taken + plan.kv_bytes > budget.bytes)) {
-    throw std::runtime_error(not_enough(plan, budget.flag));
+    throw std::runtime_error(not_enough(plan, budget.remedy));
   }
   if (plan.kv_blocks == 0) {
     throw std::runtime_error("--kv-cache-bytes: expected at least " + std::to_string(block_bytes) +

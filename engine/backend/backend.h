@@ -71,7 +71,7 @@ struct StepLimits {
 struct MemoryBudget {
   uint64_t bytes = 0;      // 0: cannot tell, everything fits
   bool dedicated = false;  // the KV cache may take all that is left: nobody else wants it
-  std::string_view flag = {};  // the option that raises it; empty: none
+  std::string_view remedy = {};  // what would raise it ("raise --gpu-memory"); empty: nothing
 };
 
 // What a backend takes besides buffers that are allocated through it.

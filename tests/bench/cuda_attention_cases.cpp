@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <numeric>
 
 #include "cuda/attention.h"
@@ -10,23 +11,28 @@ namespace {
 
 constexpr AttentionShape kMistral{.n_heads = 32, .n_kv_heads = 8, .head_dim = 128, .sliding_window = 0};
 
-// Sequences of one length each of which computes as many rows; their pages lie in a row.
+// Sequences of one length each of which computes as many rows, but for the last one where that is a prompt;
+// their pages lie in a row.
 struct Step {
-  int32_t n_seqs, n_rows, kv_len;
+  int32_t n_seqs, n_rows, kv_len, prompt_rows;
   Buffer q_starts, kv_lens, table, positions, slots, qkv, out, pages, workspace, rope;
 
-  int32_t n_tokens() const { return n_seqs * n_rows; }
+  int32_t rows_of(int32_t s) const { return prompt_rows > 0 && s == n_seqs - 1 ? prompt_rows : n_rows; }
+  int32_t n_tokens() const { return (n_seqs - 1) * n_rows + rows_of(n_seqs - 1); }
   int32_t blocks() const { return (kv_len + kBlockTokens - 1) / kBlockTokens; }
   size_t page_bytes() const { return static_cast<size_t>(2 * kMistral.kv_cols() * kBlockTokens) * 2; }
 
   void make() {
     std::vector<int32_t> starts, ids(static_cast<size_t>(n_seqs * blocks())), position, slot;
-    for (int32_t s = 0; s <= n_seqs; ++s) starts.push_back(s * n_rows);
     std::iota(ids.begin(), ids.end(), 0);
-    for (int32_t t = 0; t < n_tokens(); ++t) {
-      position.push_back(kv_len - n_rows + t % n_rows);
-      slot.push_back(t / n_rows * blocks() * kBlockTokens + position.back());
+    for (int32_t s = 0; s < n_seqs; ++s) {
+      starts.push_back(static_cast<int32_t>(position.size()));
+      for (int32_t t = kv_len - rows_of(s); t < kv_len; ++t) {
+        position.push_back(t);
+        slot.push_back(s * blocks() * kBlockTokens + t);
+      }
     }
+    starts.push_back(n_tokens());
     q_starts = device_integers(starts), table = device_integers(ids), positions = device_integers(position),
     slots = device_integers(slot);
     kv_lens = device_integers(std::vector<int32_t>(static_cast<size_t>(n_seqs), kv_len));
@@ -41,27 +47,32 @@ struct Step {
     b.positions = positions.view(DType::i32, 1, n_tokens()), b.slots = slots.view(DType::i32, 1, n_tokens());
     b.q_starts = q_starts.view(DType::i32, 1, n_seqs + 1), b.kv_lens = kv_lens.view(DType::i32, 1, n_seqs);
     b.block_table = table.view(DType::i32, n_seqs, blocks());
-    b.n_tokens = n_tokens(), b.n_seqs = n_seqs, b.max_q = n_rows, b.max_kv = kv_len;
+    b.n_tokens = n_tokens(), b.n_seqs = n_seqs, b.max_q = std::max(n_rows, prompt_rows), b.max_kv = kv_len;
     return b;
   }
   TensorView qkv_view() const { return qkv.view(DType::f32, n_tokens(), kMistral.qkv_cols()); }
   KvLayer layer() const { return {pages.data(), n_seqs * blocks()}; }
 };
 
-std::shared_ptr<Step> step(int32_t n_seqs, int32_t n_rows, int32_t kv_len) {
-  auto made = std::make_shared<Step>(Step{n_seqs, n_rows, kv_len, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}});
+std::shared_ptr<Step> step(int32_t n_seqs, int32_t n_rows, int32_t kv_len, int32_t prompt_rows = 0) {
+  auto made = std::make_shared<Step>(
+      Step{n_seqs, n_rows, kv_len, prompt_rows, {}, {}, {}, {}, {}, {}, {}, {}, {}, {}});
   made->make();
   return made;
 }
 
-Case attention_case(const char* kind, int32_t n_seqs, int32_t n_rows, int32_t kv_len) {
-  const double keys = double(n_seqs) * kv_len, rows = double(n_seqs) * n_rows;
-  const double seen = rows * (kv_len - (n_rows - 1) / 2.0);  // pairs of a row and a key that it sees
+Case attention_case(const char* kind, int32_t n_seqs, int32_t n_rows, int32_t kv_len,
+                    int32_t prompt_rows = 0) {
+  const int32_t alike = prompt_rows > 0 ? n_seqs - 1 : n_seqs;
+  const double keys = double(n_seqs) * kv_len, rows = double(alike) * n_rows + prompt_rows;
+  // Pairs of a row and a key that it sees.
+  const double seen = double(alike) * n_rows * (kv_len - (n_rows - 1) / 2.0) +
+                      prompt_rows * (kv_len - (prompt_rows - 1) / 2.0);
   return {
       std::string("attention/") + kind + "/seqs:" + std::to_string(n_seqs) + "/kv:" + std::to_string(kv_len),
       keys * double(kMistral.kv_cols()) * 2 * 2 + rows * double(kMistral.q_cols()) * (4 + 2),
       4.0 * seen * double(kMistral.q_cols()), 1, [=]() -> Launch {
-        return [s = step(n_seqs, n_rows, kv_len)](Stream stream, size_t) {
+        return [s = step(n_seqs, n_rows, kv_len, prompt_rows)](Stream stream, size_t) {
           launch_attention(stream, s->qkv_view(), s->batch(), kMistral, s->layer(),
                            s->out.view(DType::bf16, s->n_tokens(), kMistral.q_cols()), s->workspace.data());
         };
@@ -101,6 +112,22 @@ Case norm_case(int64_t rows) {
           }};
 }
 
+Case gather_case(int64_t rows) {
+  constexpr int64_t kCols = 4096;
+  const auto count = static_cast<size_t>(rows * kCols);
+  return {"gather_rows/rows:" + std::to_string(rows), double(count) * (4 + 4), 0, 1, [=]() -> Launch {
+            auto b = std::make_shared<Buffers>();
+            std::vector<int32_t> ids(static_cast<size_t>(rows));
+            std::iota(ids.rbegin(), ids.rend(), 0);
+            b->x = random_device_bytes(count * 4), b->y = zeroed_device_bytes(count * 4);
+            b->w = device_integers(ids);
+            return [=](Stream stream, size_t) {
+              launch_gather_rows(stream, b->x.view(DType::f32, rows, kCols), b->w.view(DType::i32, 1, rows),
+                                 b->y.view(DType::f32, rows, kCols));
+            };
+          }};
+}
+
 Case silu_case(int64_t rows) {
   constexpr int64_t kCols = 14336;
   const auto count = static_cast<size_t>(rows * kCols);
@@ -128,6 +155,9 @@ std::vector<Case> attention_cases(const DeviceLimits&) {
   }
   for (const int32_t length : {512, 2048, 8192})
     cases.push_back(attention_case("prefill", 1, length, length));
+  // 15 or 63 that decode, and a chunk of a prompt.
+  for (const int32_t n_seqs : {16, 64})
+    cases.push_back(attention_case("mixed", n_seqs, 1, 2048, 512 - n_seqs + 1));
   return cases;
 }
 
@@ -137,6 +167,7 @@ std::vector<Case> rowwise_cases(const DeviceLimits&) {
     cases.push_back(norm_case(rows));
     cases.push_back(silu_case(rows));
     cases.push_back(rope_case(rows));
+    cases.push_back(gather_case(rows));
   }
   return cases;
 }

@@ -52,6 +52,11 @@ void measure(const std::vector<Case>& cases, const DeviceLimits& limits) {
   benchmark::RunSpecifiedBenchmarks();
 }
 
+// Cases of little work, of every operation but attention.
+constexpr const char* kOneOfEachKind =
+    "(add_rmsnorm|silu_mul|rope_store_kv|gather_rows|sample.*|(embed|norm_qkv_rope)/fp4|linear(_add)?/fp4/o)"
+    "/rows:1$|qkv_rope/fp4/rows:16$";
+
 // Whether the cases run at all; a few, for those of 2048 rows take minutes.
 void run_once(const std::vector<Case>& cases, const std::string& filter) {
   for (const Case& timed : cases) {
@@ -75,7 +80,7 @@ int main(int argc, char** argv) {
     for (const auto make : {linear_cases, attention_cases, rowwise_cases, sampling_cases})
       for (Case& timed : make(limits)) cases.push_back(std::move(timed));
     if (is_emulator()) {
-      run_once(cases, argc > 1 ? argv[1] : "(add_rmsnorm|rope_store_kv|sample.*)/rows:1$");
+      run_once(cases, argc > 1 ? argv[1] : kOneOfEachKind);
       return 0;
     }
     benchmark::Initialize(&argc, argv);

@@ -38,18 +38,22 @@ struct Draw {
 };
 
 std::vector<Draw> draws() {
-  std::vector<Draw> all = {{"greedy", {}}, {"top_k50_top_p0.9", {}}, {"penalties", {}}};
+  std::vector<Draw> all = {
+      {"greedy", {}}, {"top_k50_top_p0.9", {}}, {"penalties", {}}, {"min_p0.05", {}}, {"logit_bias1024", {}}};
   all[1].params.temperature = all[2].params.temperature = 1.0f;
   all[1].params.top_k = all[2].params.top_k = 50;
   all[1].params.top_p = 0.9f;
   all[2].params.counts_row = 0;
   all[2].params.repetition_penalty = 1.1f;
   all[2].params.presence_penalty = 0.5f;
+  all[3].params.temperature = all[4].params.temperature = 1.0f;
+  all[3].params.min_p = 0.05f;
+  all[4].params.n_biases = 1024;  // --max-logit-bias
   return all;
 }
 
 struct Logits {
-  Buffer fresh, used, rows, counts, ids;
+  Buffer fresh, used, rows, biases, counts, ids;
   int32_t n_rows = 0;
 
   Logits(SamplingRow params, int32_t n) : n_rows(n) {
@@ -61,6 +65,9 @@ struct Logits {
       draw[i].logits_row = i;
       if (params.counts_row >= 0) draw[i].counts_row = i;
     }
+    std::vector<LogitBias> bias;  // the same for all rows
+    for (int32_t i = 0; i < std::max(params.n_biases, 1); ++i) bias.push_back({i * 97 % kVocab, -1.0f});
+    biases = device_copy(bias.data(), bias.size() * sizeof(LogitBias));
     fresh = device_copy(values.data(), values.size() * sizeof(float));
     used = device_copy(values.data(), values.size() * sizeof(float));
     rows = device_copy(draw.data(), draw.size() * sizeof(SamplingRow));
@@ -75,7 +82,7 @@ struct Logits {
   void sample(Stream stream) const {
     launch_sample(stream, used.view(DType::f32, n_rows, kVocab),
                   {.rows = reinterpret_cast<const SamplingRow*>(rows.data()),
-                   .biases = nullptr,
+                   .biases = reinterpret_cast<const LogitBias*>(biases.data()),
                    .counts = counts.view(DType::i32, n_rows, kVocab),
                    .ids = ids.view(DType::i32, 1, n_rows),
                    .n_rows = n_rows});

@@ -66,6 +66,13 @@ TEST(Attention, Mistral7B) {
   sequences.expect_right(prefill, sequences.run(prefill), 4);
 }
 
+// A long text: 17 chunks, each of a block of its own.
+TEST(Attention, Mistral7BAtFourThousandKeys) {
+  PagedSequences sequences({32, 8, 128, 0}, {4200}, 7);
+  const Call call = {{0, 1, 4200}};
+  sequences.expect_right(call, sequences.run(call));
+}
+
 // One row, and a whole prompt, that end just before, at and after the ends of pages, tiles and chunks.
 TEST(Attention, LengthsAroundBorders) {
   for (const AttentionShape& shape : {AttentionShape{4, 2, 64, 0}, AttentionShape{1, 1, 256, 0}}) {

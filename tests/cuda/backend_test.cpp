@@ -4,7 +4,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cuda_runtime_api.h>
+
+#include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <numeric>
 #include <span>
 
@@ -106,6 +110,30 @@ TEST(CudaMemory, SharesAreOfTheWhole) {
   const uint64_t half = make_cuda_backend({.memory_share = 0.5})->memory().bytes;
   const uint64_t quarter = make_cuda_backend({.memory_share = 0.25})->memory().bytes;
   EXPECT_NEAR(static_cast<double>(half), 2.0 * static_cast<double>(quarter), 1e6);
+}
+
+// What is free may be less than --gpu-memory says, and then it is not what to raise. Room for kernels stays.
+TEST(CudaMemory, MayBeLimitedByWhatIsFree) {
+  const auto share = make_cuda_backend({.memory_share = 0.5}), all = make_cuda_backend({.memory_share = 1.0});
+  EXPECT_EQ(share->memory().remedy, "raise --gpu-memory");
+  size_t free = 0, total = 0;
+  ASSERT_EQ(cudaMemGetInfo(&free, &total), cudaSuccess);
+  EXPECT_EQ(all->memory().bytes, free - (64 << 20));
+  EXPECT_EQ(all->memory().remedy, "end other programs on this GPU");
+  void* other = nullptr;
+  ASSERT_EQ(cudaMalloc(&other, free - (65 << 20)), cudaSuccess);
+  EXPECT_EQ(share->memory().remedy, "end other programs on this GPU");
+  try {
+    plan_memory(*share, tiny_checkpoint(), {});
+    ADD_FAILURE() << "fits into 1 MiB";
+  } catch (const std::runtime_error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("end other programs on this GPU, lower --kv-cache-bytes"));
+    EXPECT_THAT(error.what(), testing::Not(HasSubstr("raise")));
+  }
+  ASSERT_EQ(cudaFree(other), cudaSuccess);
+  ASSERT_EQ(cudaMalloc(&other, free - (30 << 20)), cudaSuccess);  // less than kernels are given
+  EXPECT_EQ(share->memory().bytes, 1u) << "0 would be: cannot tell";
+  ASSERT_EQ(cudaFree(other), cudaSuccess);
 }
 
 TEST(CudaMemory, SaysWhatDidNotFit) {
@@ -271,6 +299,54 @@ TEST(CudaGraphs, ThatTakeMoreThanPlannedAreToldOfOnce) {
   emulator::set("GRAPH_MEMORY", "0");
 }
 
+// Graphs' memory is an estimate: a step whose graph finds none is computed all the same, then and ever after.
+TEST(CudaGraphs, ThatFindNoMemoryAreDoneWithout) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU cannot be told to fail";
+  for (const char* call : {"cudaGraphInstantiate", "cudaGraphLaunch"}) {
+    const auto backend = make_backend();
+    testing::internal::CaptureStdout();
+    for (int32_t size = 1; size <= 2; ++size) {
+      const std::string failure = std::string(call) + ":1:cudaErrorMemoryAllocation";
+      ASSERT_TRUE(emulator::set("FAIL_CALL", failure.c_str()));
+      const uint64_t before = emulator::launches();
+      decode_in_sizes(*backend, std::vector<int32_t>{size, size, size});
+      backend->download(nullptr, {});
+      EXPECT_EQ(emulator::launches() - before, 6u) << call << ": every step ran";
+      EXPECT_EQ(info(*backend).n_graphs(), 0) << call;
+    }
+    const std::string told = testing::internal::GetCapturedStdout(), wanted = "no GPU memory for a captured";
+    EXPECT_NE(told.find(wanted), told.npos) << told;
+    EXPECT_EQ(told.find(wanted), told.rfind(wanted)) << told;
+    decode_in_sizes(*backend, std::vector<int32_t>{4, 4});
+    EXPECT_EQ(info(*backend).n_graphs(), 1) << "others have theirs";
+    EXPECT_GT(info(*backend).n_replays(), 0u);
+  }
+}
+
+TEST(CudaGraphs, ThatFindNoMemoryChangeNoAnswer) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU cannot be told to fail";
+  const auto backend = make_backend();
+  Engine engine(*backend, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+  ASSERT_TRUE(emulator::set("FAIL_CALL", "cudaGraphInstantiate:1:cudaErrorMemoryAllocation"));
+  const std::vector<AnswerRecord> answers = answer_some(engine);
+  EXPECT_TRUE(answer_some(engine) == answers);
+  engine.stop();
+  EXPECT_GT(info(*backend).n_replays(), 0u);
+}
+
+TEST(CudaGraphs, ThatCannotBeMadeForAnotherReasonAreAnError) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU cannot be told to fail";
+  const auto backend = make_backend();
+  ASSERT_TRUE(emulator::set("FAIL_CALL", "cudaGraphInstantiate:1:cudaErrorNotSupported"));
+  try {
+    decode_in_sizes(*backend, std::vector<int32_t>{1, 1});
+    FAIL() << "made do without";
+  } catch (const std::runtime_error& error) {
+    EXPECT_THAT(error.what(),
+                HasSubstr("cudaGraphInstantiate for a decode step: operation not supported (cuda"));
+  }
+}
+
 // Three steps under one key: seen, captured, replayed. The third does something else.
 void replay_another_step() {
   const auto backend = make_backend();
@@ -368,11 +444,78 @@ TEST(CudaLaunches, OfALayerWithCublasAreSeparate) {
   EXPECT_EQ(launches_of_a_layer(15, 96, {.cublas_rows = 16}), 7u);
 }
 
+// --- what a step must not do
+
+// A prompt, then decode steps: seen, captured, replayed.
+void answer_one(Engine& engine, uint64_t seed, int32_t prompt) {
+  GenerateRequest request = make_request(make_prompt(seed, prompt, 32768), 4);
+  request.sampling.ignore_eos = true;
+  ASSERT_EQ(collect(*engine.submit(request))[0].finish, FinishReason::length);
+}
+
+// Each call is armed to fail while a request is answered that a warm engine has seen the like of. That it
+// then fails for the test says that nobody had made it.
+TEST(CudaSteps, AllocateNothingAndWaitForNothingButTheirIds) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU does not tell who calls it";
+  const auto backend = make_backend();
+  Engine engine(*backend, tiny_checkpoint(), {.step_tokens = 8, .kv_cache_bytes = kPlenty});
+  for (uint64_t warm = 0; warm < 2; ++warm) answer_one(engine, warm, 12);  // two chunks
+  void* p = nullptr;
+  int number = 0;
+  size_t free = 0, total = 0;
+  cudaEvent_t event = nullptr;
+  cudaStream_t stream = nullptr;
+  cudaGraphExec_t graph = nullptr;
+  cudaFuncAttributes attributes{};
+  const std::vector<std::pair<const char*, std::function<cudaError_t()>>> calls = {
+      {"cudaMalloc", [&] { return cudaMalloc(&p, 64); }},
+      {"cudaFree", [&] { return cudaFree(nullptr); }},
+      {"cudaMallocHost", [&] { return cudaMallocHost(&p, 64); }},
+      {"cudaFreeHost", [&] { return cudaFreeHost(nullptr); }},
+      {"cudaMemGetInfo", [&] { return cudaMemGetInfo(&free, &total); }},
+      {"cudaMemcpy", [&] { return cudaMemcpy(&number, p, 0, cudaMemcpyDeviceToHost); }},
+      {"cudaStreamSynchronize", [&] { return cudaStreamSynchronize(nullptr); }},
+      {"cudaDeviceSynchronize", [&] { return cudaDeviceSynchronize(); }},
+      {"cudaEventCreateWithFlags", [&] { return cudaEventCreateWithFlags(&event, 0); }},
+      {"cudaStreamBeginCapture", [&] { return cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal); }},
+      {"cudaGraphInstantiate", [&] { return cudaGraphInstantiate(&graph, nullptr, 0); }},
+      {"cudaFuncGetAttributes", [&] { return cudaFuncGetAttributes(&attributes, nullptr); }},
+      {"cudaFuncSetAttribute",
+       [&] { return cudaFuncSetAttribute(nullptr, cudaFuncAttributeMaxDynamicSharedMemorySize, 0); }},
+      {"cudaDeviceGetAttribute", [&] { return cudaDeviceGetAttribute(&number, cudaDevAttrWarpSize, 0); }}};
+  for (size_t i = 0; i < calls.size(); ++i) {
+    const auto& [name, call] = calls[i];
+    SCOPED_TRACE(name);
+    ASSERT_TRUE(emulator::set("FAIL_CALL", (std::string(name) + ":1:cudaErrorNotSupported").c_str()));
+    answer_one(engine, 2 + i, 12);
+    EXPECT_EQ(call(), cudaErrorNotSupported) << "a step made the call";
+    cudaGetLastError();
+  }
+  EXPECT_GT(info(*backend).n_replays(), 0u);
+}
+
+// Loading their code takes time and memory, which steps were not planned to take.
+TEST(CudaSteps, LoadNoKernel) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "only the emulator counts";
+  for (const bool graphs : {false, true}) {
+    const auto backend = make_backend(graphs);
+    Engine engine(*backend, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
+    answer_one(engine, 1, 70);
+    for (const int32_t rows : {1, 12, 20, 40}) {  // every size of gemv_kernel
+      GenerateRequest request = make_request(make_prompt(7, rows, 32768), 2);
+      request.sampling.temperature = 1.0f;
+      request.sampling.frequency_penalty = 0.5f;
+      collect(*engine.submit(request));
+    }
+  }
+  EXPECT_EQ(emulator::late_loads(), 0u);
+}
+
 // --- failures
 
 // The engine's end after `failure` strikes on the emulator: what its requests were told and what is kept.
-std::string failure_of(const char* option, const char* failure) {
-  emulator::set("STREAMS", "late");  // a kernel runs when it is waited for, so that is where its fault shows
+std::string failure_of(const char* option, const char* failure, const char* streams) {
+  emulator::set("STREAMS", streams);
   const auto backend = make_backend();
   Engine engine(*backend, tiny_checkpoint(), {.kv_cache_bytes = kPlenty});
   GenerateRequest request = make_request(make_prompt(3, 20, 32768), 20);
@@ -391,26 +534,66 @@ std::string failure_of(const char* option, const char* failure) {
   return engine.stats().failure;
 }
 
-// Each in a process of its own: a lost context stays lost.
-void expect_failure(const char* option, const char* failure, const std::string& words) {
+// Each in a process of its own: a lost context stays lost. `streams`: "late" runs a kernel when it is waited
+// for, so that is where its fault shows, "eager" at its launch.
+void expect_failure(const char* option, const char* failure, const std::string& words,
+                    const char* streams = "late") {
   if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU cannot be told to fail";
   GTEST_FLAG_SET(death_test_style, "threadsafe");
   const auto run = [&] {
-    std::fprintf(stderr, "%s\n", failure_of(option, failure).c_str());
+    std::fprintf(stderr, "%s\n", failure_of(option, failure, streams).c_str());
     std::_Exit(testing::Test::HasFailure() ? 1 : 0);
   };
   EXPECT_EXIT(run(), testing::ExitedWithCode(0), words);
 }
 
 TEST(CudaFailureDeathTest, AKernelThatFaultsIsNamedByTheWaitThatLearnsOfIt) {
-  expect_failure("FAIL_RUN", "attention:5",
-                 "cudaEventSynchronize for a step's results: unspecified launch failure");
+  expect_failure(
+      "FAIL_RUN", "attention:5",
+      "cudaEventSynchronize for a step's results: unspecified launch failure "
+      ".cudaErrorLaunchFailure., of this or of earlier work: CUDA_LAUNCH_BLOCKING=1 shows which\n");
 }
 TEST(CudaFailureDeathTest, ALostDeviceIsNamedByTheCall) {
   expect_failure("FAIL_CALL", "cudaMemcpyAsync:9:cudaErrorUnknown", "cudaMemcpyAsync for .*unknown error");
 }
 TEST(CudaFailureDeathTest, ALaunchThatIsRefusedNamesTheOperation) {
-  expect_failure("FAIL_LAUNCH", "*:1", "kernel launch for embed");
+  expect_failure("FAIL_LAUNCH", "*:1",
+                 "kernel launch for embed: too many resources requested for launch "
+                 ".cudaErrorLaunchOutOfResources.\n");
+}
+// A fault that a later launch learns of: gathering rows has it, SiLU is what tells.
+void launch_after_a_fault() {
+  emulator::set("STREAMS", "late");
+  const auto backend = make_backend();
+  const ops::DeviceTensor x(*backend, DType::f32, 1, 64, ops::Values(64, 1)), y(*backend, DType::f32, 1, 64),
+      half(*backend, DType::bf16, 1, 32), rows(*backend, {0});
+  backend->download(nullptr, {});
+  emulator::set("FAIL_RUN", "gather:1");
+  backend->gather_rows(x.view(), rows.view(), y.view());
+  cudaDeviceSynchronize();
+  try {
+    backend->silu_mul(x.view(), half.view());
+  } catch (const std::runtime_error& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    std::_Exit(0);
+  }
+  std::_Exit(1);
+}
+TEST(CudaFailureDeathTest, AFaultThatALaterLaunchLearnsOfIsNotLaidOnIt) {
+  if (!emulator::is_emulated()) GTEST_SKIP() << "a real GPU cannot be told to fail";
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      launch_after_a_fault(), testing::ExitedWithCode(0),
+      "kernel launch for silu_mul: unspecified launch failure .cudaErrorLaunchFailure., of this or of "
+      "earlier work: CUDA_LAUNCH_BLOCKING=1 shows which\n");
+}
+
+// What the advice leads to: steps are launched kernel by kernel, and the one that fails tells.
+TEST(CudaFailureDeathTest, WithBlockingLaunchesTheOperationIsNamed) {
+  setenv("CUDA_LAUNCH_BLOCKING", "1", 1);
+  expect_failure("FAIL_RUN", "attention:40",
+                 "kernel launch for attention .decode.: unspecified launch failure", "eager");
+  unsetenv("CUDA_LAUNCH_BLOCKING");
 }
 
 }  // namespace

@@ -184,7 +184,10 @@ TEST(FusedLinear, WidthOfMistral) {
 // The shapes themselves: QKV of 32 query and 8 kv heads, gates and ups of 14336.
 TEST(FusedLinear, ShapesOfMistral) {
   const AttentionShape shape{.n_heads = 32, .n_kv_heads = 8, .head_dim = 128, .sliding_window = 0};
-  for (const int32_t rows : {9, 65}) check_qkv(weight_format("fp4"), shape, 4096, rows);
+  for (const int32_t rows : {1, 9, 65}) check_qkv(weight_format("fp4"), shape, 4096, rows);
+  check_qkv(weight_format("bf16"), shape, 4096, 8);
+  check_gate_up(weight_format("fp4"), 14336, 4096, 1);
+  check_gate_up(weight_format("mlx4_g64"), 14336, 4096, 8);
   check_gate_up(weight_format("mlx4_g64"), 14336, 4096, 16);
   check_gate_up(weight_format("fp4"), 14336, 4096, 65);
 }

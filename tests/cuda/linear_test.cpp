@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cmath>
+#include <numeric>
 
 #include "tests/cuda/device_tensor.h"
 #include "tests/cuda/weights.h"
@@ -33,14 +34,17 @@ Values multiply(const HostMatrix& host, const Matrix& w, const Values& x, int64_
 struct Expected {
   std::vector<double> values, bounds;
 };
-Expected expected(const HostMatrix& m, const WeightFormat& format, const Values& x, int64_t rows) {
+// Of the outputs named, [rows, outputs].
+Expected expected(const HostMatrix& m, const WeightFormat& format, const Values& x, int64_t rows,
+                  const std::vector<int64_t>& outputs) {
   Expected e;
   HostMatrix without_bias = m;
   if (m.quant) without_bias.quant->has_bias = false;
   const double relative = static_cast<double>(m.k + 2) * 2 * kF32Epsilon + format.table_rounding;
-  e.values.resize(static_cast<size_t>(rows * m.n)), e.bounds.resize(e.values.size());
-  for (int64_t n = 0; n < m.n; ++n) {
-    const std::vector<float> row = exact_row(m, n), products = exact_row(without_bias, n);
+  const size_t width = outputs.size();
+  e.values.resize(static_cast<size_t>(rows) * width), e.bounds.resize(e.values.size());
+  for (size_t i = 0; i < width; ++i) {
+    const std::vector<float> row = exact_row(m, outputs[i]), products = exact_row(without_bias, outputs[i]);
     for (int64_t t = 0; t < rows; ++t) {
       double sum = 0, size = 0;
       for (size_t k = 0; k < row.size(); ++k) {
@@ -48,8 +52,8 @@ Expected expected(const HostMatrix& m, const WeightFormat& format, const Values&
         sum += row[k] * input;
         size += std::abs(products[k] * input) + std::abs((row[k] - products[k]) * input);
       }
-      e.values[static_cast<size_t>(t * m.n + n)] = sum;
-      e.bounds[static_cast<size_t>(t * m.n + n)] = relative * size;
+      e.values[static_cast<size_t>(t) * width + i] = sum;
+      e.bounds[static_cast<size_t>(t) * width + i] = relative * size;
     }
   }
   return e;
@@ -59,7 +63,9 @@ void check_product(const WeightFormat& format, int64_t n, int64_t k, int64_t row
   const HostMatrix host = random_matrix(format, n, k, 11);
   const Matrix w = upload(host);
   const Values x = random_values(static_cast<size_t>(rows * k), 12);
-  const Expected e = expected(host, format, x, rows);
+  std::vector<int64_t> outputs(static_cast<size_t>(n));
+  std::iota(outputs.begin(), outputs.end(), 0);
+  const Expected e = expected(host, format, x, rows, outputs);
   expect_within(multiply(host, w, x, rows, rows, {}, pad), e.values, e.bounds,
                 format.name + " " + std::to_string(n) + " x " + std::to_string(k) + ", " +
                     std::to_string(rows) + " rows");
@@ -114,6 +120,23 @@ TEST_P(LinearFormats, EmbedReadsExactRows) {
   }
 }
 
+// A grid has 65535 blocks in y and z.
+TEST(Linear, EmbedTakesMoreRowsThanAGridIsHigh) {
+  constexpr int64_t kRows = 65536 + 3;
+  const HostMatrix host = random_matrix(weight_format("bf16"), 70, 8, 15);
+  const Matrix table = upload(host);
+  std::vector<int32_t> tokens(kRows);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i % 70);
+  const DeviceTensor ids(tokens), x(DType::f32, kRows, 8);
+  launch_embed(nullptr, ids.view(), table, x.view());
+  Values want;
+  for (const int32_t token : tokens) {
+    const std::vector<float> row = exact_row(host, token);
+    want.insert(want.end(), row.begin(), row.end());
+  }
+  expect_same_bits(x.download(), want, "65539 rows");
+}
+
 std::vector<std::string> format_names() {
   std::vector<std::string> names;
   for (const WeightFormat& format : weight_formats()) names.push_back(format.name);
@@ -130,6 +153,61 @@ TEST(Linear, WidthsOfMistral) {
   }
   check_product(weight_format("fp4"), 128, 4096, 72);
   check_product(weight_format("bf16"), 128, 4096, 72);
+}
+
+// A whole matrix of the real model: y has all outputs, of which the first and last tile's and some of every
+// part in between are compared with FP64. Of one as tall as the vocabulary embed
+// reads some rows.
+void check_real_shape(const char* name, int64_t n, int64_t k, int64_t rows) {
+  const WeightFormat& format = weight_format(name);
+  const HostMatrix host = random_matrix(format, n, k, 22);
+  const Matrix w = upload(host, 64);
+  const Values x = random_values(static_cast<size_t>(rows * k), 23);
+  std::vector<int64_t> outputs;
+  for (int64_t at = 0; at < n; at += at < 16 || at >= n - 17 ? 1 : std::min<int64_t>(331, n - 17 - at))
+    outputs.push_back(at);
+  const Values all = multiply(host, w, x, rows, rows);
+  Values some;
+  for (int64_t t = 0; t < rows; ++t)
+    for (const int64_t output : outputs) some.push_back(all[static_cast<size_t>(t * n + output)]);
+  const Expected e = expected(host, format, x, rows, outputs);
+  expect_within(some, e.values, e.bounds,
+                format.name + " " + std::to_string(n) + " x " + std::to_string(k) + ", " +
+                    std::to_string(rows) + " rows");
+  if (n < 32000) return;  // no table of embeddings
+  const std::vector<int32_t> tokens = {static_cast<int32_t>(n) - 1, 0, 1, 12345, 31999};
+  const DeviceTensor ids(tokens), read(DType::f32, 5, k);
+  launch_embed(nullptr, ids.view(), w, read.view());
+  Values want;
+  for (const int32_t token : tokens) {
+    const std::vector<float> row = exact_row(host, token);
+    want.insert(want.end(), row.begin(), row.end());
+  }
+  expect_same_bits(read.download(), want, format.name + ", embed");
+}
+
+// Every kernel that stores, at the shapes of Mistral 7B.
+TEST(LinearShapesOfMistral, OneRow) {
+  check_real_shape("fp4", 6144, 4096, 1);
+  check_real_shape("nf4", 4096, 4096, 1);
+  check_real_shape("mlx4_g64", 28672, 4096, 1);
+  check_real_shape("fp4", 4096, 14336, 1);
+  check_real_shape("bf16", 4096, 14336, 8);
+}
+TEST(LinearShapesOfMistral, HeadsAndEmbeddings) {
+  check_real_shape("bf16", 32768, 4096, 1);
+  check_real_shape("mlx4_g64", 32000, 4096, 2);
+}
+TEST(LinearShapesOfMistral, SomeRows) {
+  check_real_shape("fp4", 4096, 14336, 16);
+  check_real_shape("fp4", 4096, 4096, 32);
+  check_real_shape("mlx4_g64", 4096, 4096, 64);
+  check_real_shape("bf16", 4096, 4096, 64);
+}
+TEST(LinearShapesOfMistral, ManyRows) {
+  check_real_shape("fp4", 4096, 14336, 65);
+  check_real_shape("bf16", 6144, 4096, 65);
+  check_real_shape("mlx8_g64", 4096, 4096, 65);
 }
 
 // Every combination of a code and its neighbours, exactly: inputs and scales are powers of two.

@@ -45,6 +45,13 @@ inline unsigned long long launches() {
   return call ? call() : 0;
 }
 
+// How many kernels were launched before anything else was asked of them: a GPU loads their code at that
+// launch.
+inline uint64_t late_loads() {
+  const auto call = reinterpret_cast<unsigned long long (*)()>(dlsym(RTLD_DEFAULT, "cudaEmulatorLateLoads"));
+  return call ? call() : 0;
+}
+
 // How many copies from host to device were asked for so far.
 inline uint64_t uploads() {
   const auto call = reinterpret_cast<unsigned long long (*)()>(dlsym(RTLD_DEFAULT, "cudaEmulatorUploads"));

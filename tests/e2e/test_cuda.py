@@ -5,11 +5,15 @@ import concurrent.futures
 import json
 import os
 import pathlib
+import socket
 import subprocess
+import threading
 
+import httpx
 import pytest
 
 from conftest import BIN, MODEL, ROOT
+from test_service import open_stream
 
 MODE = os.environ.get("TRAMONTANE_CUDA")
 pytestmark = pytest.mark.skipif(MODE is None, reason="not a build with CUDA (script/test cuda)")
@@ -91,17 +95,95 @@ def test_nf4_over_http(start, tmp_path):
             break
 
 
+class Watch:
+    """What /health says of running and waiting sequences, again and again, while the block runs."""
+
+    def __init__(self, server):
+        self.server, self.states, self.over = server, [], threading.Event()
+        self.thread = threading.Thread(target=self._look)
+
+    def _look(self):
+        with self.server.http() as http:
+            while not self.over.wait(0.05):
+                state = http.get("/health").json()
+                self.states.append((state["running"], state["waiting"]))
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+
 def test_preemption_changes_nothing(start):
     """12 blocks of 16 tokens for 6 answers that want 5 or more each."""
     prompts = [[1, *range(300 + 40 * i, 300 + 40 * i + 4 + 3 * i)] for i in range(6)]
     roomy, cramped = start(), start("--kv-cache-bytes", str(12 * 6144))
     alone = [streamed_ids(roomy.client(strict=False), prompt, 60) for prompt in prompts]
     client = cramped.client(strict=False)
-    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+    with Watch(cramped) as watch, concurrent.futures.ThreadPoolExecutor(6) as pool:
         together = list(pool.map(lambda prompt: streamed_ids(client, prompt, 60), prompts))
     assert together == alone
     assert "(12 blocks, 192 tokens)" in cramped.wait_for_line(r"^memory: ")
     assert roomy.stop() == 0 and cramped.stop() == 0
+    if MODE == "emulator":  # a real GPU is through before /health is asked
+        # While none of the six had ended, fewer ran than had run before: some were preempted.
+        ran = [running for running, waiting in watch.states if running + waiting == 6]
+        assert any(later < max(ran[:i]) for i, later in enumerate(ran) if i > 0), watch.states
+
+
+@pytest.mark.skipif(MODE != "emulator", reason="a real GPU ends such short answers before anyone can leave")
+def test_a_client_gone_in_mid_stream(start):
+    """Its sequences end and give their keys and values back, others go on: 12 blocks of 16 tokens for all."""
+    server = start("--kv-cache-bytes", str(12 * 6144))
+    client = server.client(strict=False)
+    leaving, _ = open_stream(server, "/v1/completions", {"prompt": [1, 500, 501], "max_tokens": 80, "ignore_eos": True, "n": 2, "seed": 1})
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        staying = pool.submit(streamed_ids, client, [1, 600, 601], 24)
+        server.wait_until(lambda state: state["running"] == 3)
+        leaving.close()
+        server.wait_until(lambda state: state["running"] == 1)
+        assert not staying.done()
+        answer = staying.result()
+    assert "client gone" in server.wait_for_line(r"POST /v1/completions 200")
+    assert len(answer) == 24 and answer == streamed_ids(client, [1, 600, 601], 24)
+    # All 12 blocks: one that was not given back and this would wait for ever.
+    assert len(streamed_ids(client, [1, *range(700, 884)], 7)) == 7
+    assert server.stop() == 0
+
+
+def test_a_client_gone_without_a_stream(start):
+    server = start()
+    sent = json.dumps({"prompt": "The licence is", "max_tokens": 30000, "ignore_eos": True, "seed": 1}).encode()
+    with socket.create_connection(("127.0.0.1", server.port), 60) as waiting:
+        waiting.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(sent) + sent)
+        server.wait_until(lambda state: state["running"] == 1)
+    server.wait_until(lambda state: state["running"] == 0)
+    assert "client gone" in server.wait_for_line(r"POST /v1/completions 499")
+    assert server.stop() == 0
+
+
+@emulated
+def test_a_device_lost_in_mid_stream(start):
+    server = start(env={"CUDA_EMULATOR_FAIL_RUN": "attention:40:cudaErrorECCUncorrectable"})
+    stream, received = open_stream(server, "/v1/completions", {"prompt": "The licence is", "max_tokens": 2000, "ignore_eos": True, "seed": 1})
+    with stream:
+        while piece := stream.recv(65536):
+            received += piece
+    events = [line[6:] for line in received.split(b"\n") if line.startswith(b"data: ")]
+    assert len(events) > 2 and json.loads(events[0])["choices"]
+    assert json.loads(events[-1])["error"]["code"] == "engine_failed"
+    assert received.endswith(b"0\r\n\r\n"), "a proper end"
+    try:  # as long as it is there to ask
+        with server.http() as http:
+            response = http.get("/health/ready")
+            assert response.status_code == 503 and response.json()["status"] == "failed"
+    except httpx.TransportError:
+        pass
+    assert server.process.wait(60) == 1
+    assert "the engine failed" in "".join(server.lines)
 
 
 @emulated

@@ -64,7 +64,7 @@ TEST(MemoryPlan, RefusesWhatDoesNotFitAndNamesTheOption) {
 // A GPU's memory: all that is left goes to keys and values, the backend's own needs are counted, the host's
 // copies are not.
 TEST(MemoryPlan, TakesAllOfMemoryThatNobodyElseWants) {
-  const MemoryBudget budget{.bytes = 40 * kGiB, .dedicated = true, .flag = "--gpu-memory"};
+  const MemoryBudget budget{.bytes = 40 * kGiB, .dedicated = true, .remedy = "raise --gpu-memory"};
   const MemoryPlan bare = plan_memory(mistral_7b(), 14 * kGiB, DType::bf16, {}, budget);
   EXPECT_GT(bare.weight_bytes + bare.workspace_bytes + bare.kv_bytes + 2 * (kGiB >> 10), 40 * kGiB);
   EXPECT_LE(bare.weight_bytes + bare.workspace_bytes + bare.kv_bytes, 40 * kGiB);
@@ -74,11 +74,13 @@ TEST(MemoryPlan, TakesAllOfMemoryThatNobodyElseWants) {
   EXPECT_THAT(plan.to_string(), HasSubstr("graphs 60.0 MiB"));
   const MemoryPlan shared = plan_memory(mistral_7b(), 14 * kGiB, DType::bf16, {}, {.bytes = 40 * kGiB});
   EXPECT_GT(shared.workspace_bytes, bare.workspace_bytes);
-  try {
-    plan_memory(mistral_7b(), 14 * kGiB, DType::bf16, {}, {.bytes = 14 * kGiB, .flag = "--gpu-memory"});
-    ADD_FAILURE() << "accepted";
-  } catch (const std::runtime_error& error) {
-    EXPECT_THAT(error.what(), HasSubstr("raise --gpu-memory"));
+  for (const char* remedy : {"raise --gpu-memory", "end other programs on this GPU"}) {
+    try {
+      plan_memory(mistral_7b(), 14 * kGiB, DType::bf16, {}, {.bytes = 14 * kGiB, .remedy = remedy});
+      ADD_FAILURE() << "accepted";
+    } catch (const std::runtime_error& error) {
+      EXPECT_THAT(error.what(), HasSubstr(std::string("; ") + remedy + ", lower --kv-cache-bytes"));
+    }
   }
 }
 

@@ -15,6 +15,7 @@ cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void* st
   return api([&](Runtime& runtime) {
     Function& function = runtime.function(stub);
     const Kernel* kernel = function.kernel();
+    function.is_loaded = true;
     *attributes = {};
     attributes->sharedSizeBytes = kernel->static_shared;
     attributes->localSizeBytes = kernel->local_bytes;
@@ -100,6 +101,12 @@ unsigned long long cudaEmulatorLaunches() {
   Runtime& runtime = Runtime::instance();
   const std::lock_guard lock(runtime.mutex);
   return runtime.launches;
+}
+
+unsigned long long cudaEmulatorLateLoads() {
+  Runtime& runtime = Runtime::instance();
+  const std::lock_guard lock(runtime.mutex);
+  return runtime.late_loads;
 }
 
 unsigned long long cudaEmulatorUploads() {

@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstring>
+#include <utility>
 
 #include "tests/cuda_emulator/executor.h"
 #include "tests/cuda_emulator/runtime/device.h"
@@ -52,6 +53,7 @@ void launch_kernel(Runtime& runtime, Function& function, Dim grid, Dim block, vo
   if (options().fail_launch.strikes_kernel(name))
     fail_on_purpose(options().fail_launch.error, "the launch of " + name + " fails as FAIL_LAUNCH asks");
   check(function, *kernel, grid, block, dynamic_shared);
+  if (!std::exchange(function.is_loaded, true)) ++runtime.late_loads;
   Launch launch{
       kernel, grid, block, static_cast<u32>(dynamic_shared), std::vector<u8>(kernel->parameter_bytes), 0};
   for (std::size_t k = 0; k < kernel->parameters.size(); ++k)

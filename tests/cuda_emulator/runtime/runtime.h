@@ -27,6 +27,7 @@ struct Function {
   u32 registers();         // of a thread, in the machine code; a usual number where there is none
   std::size_t max_dynamic_shared();
   std::optional<int> asked_dynamic_shared{};  // by cudaFuncSetAttribute
+  bool is_loaded = false;                     // asked for its attributes, or launched
 };
 
 struct DeviceVariable {
@@ -45,6 +46,7 @@ struct Runtime {
   cudaError_t sticky = cudaSuccess;  // after a fault every call fails, as on a GPU
   std::string report;                // the last fault's
   u64 launches = 0;
+  u64 late_loads = 0;   // kernels whose first use was a launch
   u64 uploads = 0;      // copies from host to device
   u64 graph_bytes = 0;  // device memory that executable graphs take
 
