@@ -25,7 +25,8 @@ T* grown(Buffer& buffer, int64_t count, const char* label) {
 
 void quantise(PlanesPart& whole, int64_t row_tiles, ThreadPool& pool) {
   static thread_local Buffer planes, steps, sums;
-  whole.planes = grown<unsigned char>(planes, row_tiles * round_up(whole.w.k, 64) * 2 * whole.width, "rows in integers");
+  whole.planes =
+      grown<unsigned char>(planes, row_tiles * round_up(whole.w.k, 64) * 2 * whole.width, "rows in integers");
   whole.steps = grown<PlanesSteps>(steps, row_tiles * whole.w.blocks, "steps of rows in integers");
   whole.sums = grown<PlanesSums>(sums, row_tiles * whole.w.units, "sums of rows in integers");
   if (row_tiles == 1) return quantise_rows(whole, 0, 1);

@@ -22,10 +22,10 @@ namespace tramontane {
 inline constexpr int64_t kMostBlockK = 512;
 
 // A packed matrix: panels of 16 channels, each `panel_bytes` long and 64-byte aligned, the last one filled up
-// with zeros. A panel is one stream of blocks: a byte for each of 16 channels, the exponent of 2^f as FP32 has it
-// (255 where a scale is no number), then units, one for each group: 16 scales, 16 biases where there are any,
-// and the codes in chunks of 64 bytes = 16 channels x 4 bytes. The low nibbles of chunk v hold k = 4v .. 4v+3
-// of the group, the high ones the same of the group's second half.
+// with zeros. A panel is one stream of blocks: a byte for each of 16 channels, the exponent of 2^f as FP32
+// has it (255 where a scale is no number), then units, one for each group: 16 scales, 16 biases where there
+// are any, and the codes in chunks of 64 bytes = 16 channels x 4 bytes. The low nibbles of chunk v hold k =
+// 4v .. 4v+3 of the group, the high ones the same of the group's second half.
 struct PlanesWeights {
   int64_t n, k, units, blocks;
   int64_t block_k;  // K of a block: whole groups and whole steps of 64; the last block has what is left
@@ -60,9 +60,9 @@ struct alignas(64) PlanesExpanded {
 
 // What one thread works in: what either kernel needs is small enough for L1.
 struct alignas(64) PlanesScratch {
-  PlanesExpanded expanded[2];                  // VNNI: two panels
+  PlanesExpanded expanded[2];                // VNNI: two panels
   unsigned char tiles[2][kMostBlockK * 32];  // AMX: weights of a block, and of the next
-  int32_t c[2][3 * 256];                       // AMX: sums of a block, and of the one before
+  int32_t c[2][3 * 256];                     // AMX: sums of a block, and of the one before
 };
 
 // y[row, channel] for rows first_row..last_row and the channels of panels first_panel..last_panel.

@@ -88,7 +88,9 @@ class PackedBlock {
     second = _mm512_and_si512(_mm512_srli_epi16(chunk, 4), low);
   }
 
-  INLINED IntegerScales scales(int64_t unit, int p) const { return scales_of<Bias>(w_, at(unit, p), inverse_[p]); }
+  INLINED IntegerScales scales(int64_t unit, int p) const {
+    return scales_of<Bias>(w_, at(unit, p), inverse_[p]);
+  }
 
   // Fetches what is read 1 KB after a unit: where a panel ends before, that is the one after those taken now.
   INLINED void prefetch(int64_t unit) const {

@@ -182,13 +182,15 @@ TEST(IntegerLinear, PlanesKeepWeightsAsTheySay) {
       std::vector<float> row(static_cast<size_t>(matrix.k));
       dequantize_row(matrix, n, row);
       for (int64_t k = 0; k < matrix.k; ++k) {
-        const int exponent = channel.exponents[static_cast<size_t>(k / planes_block_k(matrix.k, static_cast<int>(group)))];
+        const int exponent =
+            channel.exponents[static_cast<size_t>(k / planes_block_k(matrix.k, static_cast<int>(group)))];
         const auto whole = [&](const std::vector<std::byte>& values) {
           if (values.empty()) return true;
           const float value = element_at(values.data(), matrix.scale_dtype, n * groups + k / group);
           return std::ldexp(value, -exponent) == std::nearbyint(std::ldexp(value, -exponent));
         };
-        const double unit = std::ldexp(1.0, exponent), weight = static_cast<double>(row[static_cast<size_t>(k)]);
+        const double unit = std::ldexp(1.0, exponent),
+                     weight = static_cast<double>(row[static_cast<size_t>(k)]);
         const bool exact = whole(weights.scales) && whole(weights.biases);
         ASSERT_LT(std::abs(channel.weights[static_cast<size_t>(k)]), 32768);
         ASSERT_LE(std::fabs(channel.weights[static_cast<size_t>(k)] * unit - weight),
@@ -208,7 +210,8 @@ TEST(IntegerLinear, PlanesLeaveRoomForRounding) {
     Weights weights({"g32", nibbles(32, false, 0), DType::f32}, n, k);
     std::fill(weights.codes.begin(), weights.codes.end(), std::byte{0xff});
     const float scale = 2184.52f;
-    for (size_t i = 0; i < weights.scales.size(); i += sizeof scale) std::memcpy(&weights.scales[i], &scale, 4);
+    for (size_t i = 0; i < weights.scales.size(); i += sizeof scale)
+      std::memcpy(&weights.scales[i], &scale, 4);
     const Matrix packed = kernel.linear->pack(weights.matrix, pool);
     const std::vector<uint16_t> x(static_cast<size_t>(rows * k), float_to_bf16(1));
     for (const float y : multiply(*kernel.linear, packed, x.data(), rows, k, n, pool))

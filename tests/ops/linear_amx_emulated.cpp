@@ -1,7 +1,7 @@
 // The tile operations in plain C++, as the manual states them (Intel, Architecture Instruction Set
 // Extensions, "TDPBF16PS": sums of even and of odd k apart by FMA from zero, then both together, then onto
-// C; "TDPBSSD" and "TDPBSUD": integers). What the processor would refuse stops the test: a tile that is not configured,
-// shapes that do not fit. Subnormals, which the instruction takes and gives as zero, are kept.
+// C; "TDPBSSD" and "TDPBSUD": integers). What the processor would refuse stops the test: a tile that is not
+// configured, shapes that do not fit. Subnormals, which the instruction takes and gives as zero, are kept.
 #include "tests/ops/linear_amx_emulated.h"
 
 #include <immintrin.h>
@@ -125,8 +125,8 @@ struct Tiles {
     __builtin_memcpy(sums, state.data[c][row], 64);
     for (int k = 0; k < state.config.row_bytes[a]; ++k)
       for (int i = 0; i < state.config.row_bytes[c] / 4; ++i)
-        sums[i] += static_cast<int8_t>(state.data[a][row][k]) *
-                   static_cast<B>(state.data[b][k / 4][i * 4 + k % 4]);
+        sums[i] +=
+            static_cast<int8_t>(state.data[a][row][k]) * static_cast<B>(state.data[b][k / 4][i * 4 + k % 4]);
     __builtin_memcpy(state.data[c][row], sums, 64);
   }
 };

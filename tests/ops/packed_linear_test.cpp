@@ -49,7 +49,8 @@ std::vector<double> multiplied_x(const Kernel& kernel, const HostMatrix& matrix,
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<double>(bf16_to_float(x[i]));
   if (!in_integers(kernel, matrix.quant)) return values;
   const bool planes = in_planes(kernel, matrix.quant);
-  const auto block = static_cast<size_t>(planes ? planes_block_k(matrix.k, matrix.quant->group) : matrix.quant->group);
+  const auto block =
+      static_cast<size_t>(planes ? planes_block_k(matrix.k, matrix.quant->group) : matrix.quant->group);
   const RowInIntegers row = planes ? RowInIntegers::planes(x, matrix) : RowInIntegers::words(x, matrix);
   for (size_t i = 0; i < values.size(); ++i) values[i] = std::ldexp(row.q[i], row.exponents[i / block]);
   return values;
