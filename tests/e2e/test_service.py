@@ -171,7 +171,7 @@ def test_more_connections_than_threads(start):
 
 
 def test_drain_lets_streams_finish(start):
-    server = start("--drain-timeout", "60")
+    server = start("--drain-timeout", "600")  # what a busy machine may take
     stream, received = open_stream(server, "/v1/completions", {**LONG, "max_tokens": 3000})
     server.process.send_signal(signal.SIGTERM)
     server.wait_until(lambda state: state["status"] == "draining")
