@@ -9,6 +9,8 @@
 #include <cmath>
 #include <cstdint>
 #include <fstream>
+#include <set>
+#include <string>
 #include <thread>
 
 namespace tramontane {
@@ -69,8 +71,12 @@ CpuFeatures detect() {
 
 int cores_in_affinity_mask() {
   cpu_set_t mask;
-  if (sched_getaffinity(0, sizeof mask, &mask) == 0) return std::max(1, CPU_COUNT(&mask));
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));  // more than 1,024 processors
+  if (sched_getaffinity(0, sizeof mask, &mask) != 0)
+    return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));  // more than 1,024 processors
+  std::vector<int> processors;
+  for (int i = 0; i < CPU_SETSIZE; ++i)
+    if (CPU_ISSET(i, &mask)) processors.push_back(i);
+  return std::max(1, count_cores(processors, "/sys/devices/system/cpu"));
 }
 
 }  // namespace
@@ -78,6 +84,17 @@ int cores_in_affinity_mask() {
 const CpuFeatures& cpu_features() {
   static const CpuFeatures features = detect();
   return features;
+}
+
+int count_cores(const std::vector<int>& processors, const std::filesystem::path& topology) {
+  std::set<std::string> cores;
+  for (const int processor : processors) {
+    const std::string name = "cpu" + std::to_string(processor);
+    std::ifstream file(topology / name / "topology/core_cpus_list");
+    std::string core;
+    cores.insert(std::getline(file, core) ? core : name);
+  }
+  return static_cast<int>(cores.size());
 }
 
 int available_cores() {

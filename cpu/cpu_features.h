@@ -1,6 +1,9 @@
 // What this processor and the environment offer: asked once, at start-up. Any thread.
 #pragma once
 
+#include <filesystem>
+#include <vector>
+
 namespace tramontane {
 
 // Instruction sets that both the processor and the operating system (saved registers, XGETBV) support.
@@ -17,8 +20,13 @@ struct CpuFeatures {
 // kernel that does not know them, amx is false.
 const CpuFeatures& cpu_features();
 
-// Processors this process may use: its affinity mask, lessened by a cgroup v2 CPU quota (what `docker run
-// --cpus` sets). At least 1.
+// Cores this process may use: those of its affinity mask, lessened by a cgroup v2 CPU quota (what `docker run
+// --cpus` sets). At least 1. Hyperthreads share the units that products need: two threads on a core take tile
+// products more than twice as long (cpu/README.md).
 int available_cores();
+
+// How many cores processors have, as `topology` says (Linux: /sys/devices/system/cpu, Documentation/admin-guide/cputopology.rst):
+// cpuN/topology/core_cpus_list is the same for all processors of a core. One of which it says nothing counts as a core.
+int count_cores(const std::vector<int>& processors, const std::filesystem::path& topology);
 
 }  // namespace tramontane

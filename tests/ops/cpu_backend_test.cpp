@@ -3,6 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
 
 #include "cpu/cpu_features.h"
 
@@ -96,6 +98,22 @@ TEST(CpuFeatures, SetsContainEachOther) {
   EXPECT_TRUE(features.avx512vnni || !features.avx512bf16);
   EXPECT_TRUE(features.avx512bf16 || !features.amx);
   EXPECT_GE(available_cores(), 1);
+}
+
+TEST(CpuFeatures, HyperthreadsAreOneCore) {
+  const std::filesystem::path topology = testing::TempDir() + "topology";
+  const auto tell = [&](int processor, const char* core) {
+    const auto folder = topology / ("cpu" + std::to_string(processor)) / "topology";
+    std::filesystem::create_directories(folder);
+    std::ofstream(folder / "core_cpus_list") << core << "\n";
+  };
+  tell(0, "0,4");
+  tell(4, "0,4");
+  tell(1, "1,5");
+  EXPECT_EQ(count_cores({0, 4}, topology), 1);
+  EXPECT_EQ(count_cores({0, 1, 4}, topology), 2);
+  EXPECT_EQ(count_cores({0, 1, 2, 3}, topology), 4) << "of 2 and 3 nothing is known";
+  EXPECT_EQ(count_cores({}, topology), 0);
 }
 
 // The compiler's own detection agrees.
