@@ -7,7 +7,7 @@
 //   x = q * 2^e of the row, q rounded to the nearest integer, the largest in magnitude 8192 to 16320: BF16
 //       down to a 64th of the block's largest value exactly, and what is smaller to 2^-14 of it
 //   weight = (S * code + B) * 2^f of the channel; S = scale / 2^f and B = bias / 2^f (or -code_zero * S)
-//       rounded to the nearest integer, f the least for which all weights of the block stay below 32752
+//       rounded to the nearest integer, f the least for which no weight of the block exceeds 32752
 //   t = (sum of (S * code + B) * q) >> 8          as FP32
 //   y = fma(t * 2^(e + 8), 2^f, y)                block after block
 #pragma once

@@ -169,8 +169,8 @@ TEST(IntegerLinear, GivesNoNumberWhereXIsNone) {
     }
 }
 
-// What rounding scales and biases costs: nothing where they are multiples of 2^f, as BF16 ones down to a 32nd
-// of the largest are, else at most 8 of 2^f, which is a 2,000th of the block's largest weight.
+// What rounding scales and biases costs: nothing where they are multiples of 2^f, else at most 8 of 2^f, which
+// is a 2,000th of the block's largest weight.
 TEST(IntegerLinear, PlanesKeepWeightsAsTheySay) {
   for (const Format& format : formats()) {
     if (!planes_take(format.quant)) continue;
