@@ -222,16 +222,14 @@ INSTANTIATE_TEST_SUITE_P(Models, GoldenModelTest, testing::ValuesIn(kModels), []
 TEST(SmolLM2, GreedyAnswersHoldWhereverTheMarginIsClear) {
   DEFAULT_MODEL_OR_SKIP(model);
   GOLDEN_OR_SKIP(expected, "smollm2.expected.json");
-  GoldenModel golden = read_golden_model("SmolLM2", expected, "hf_fp32");
+  const GoldenModel golden = read_golden_model("SmolLM2", expected, "hf_fp32");
   const auto checkpoint = Checkpoint::open(model);
   const BackendCase backend_case = backend_cases().back();  // the best
+  if (backend_case.is_slow)
+    GTEST_SKIP() << "ten answers are too many for the PTX emulator: tests/e2e/test_cuda.py asks for one";
   const auto backend = backend_case.make(0);
   Engine engine(*backend, *checkpoint, {.max_model_len = 1024, .kv_cache_bytes = 64 << 20});
   ASSERT_EQ(golden.prompts.size(), 10u);
-  if (backend_case.is_slow) {  // the first tokens of one
-    golden.prompts = {golden.prompts.front()};
-    golden.prompts[0].greedy.resize(4);
-  }
   const auto answers = greedy_answers(engine, golden);
   for (size_t i = 0; i < answers.size(); ++i) EXPECT_EQ(check_greedy(golden.prompts[i], answers[i]), "");
 }
