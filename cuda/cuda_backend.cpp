@@ -3,20 +3,18 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
-#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
 #include <stdexcept>
 #include <string_view>
-#include <thread>
-#include <vector>
 
 #include "cuda/attention.h"
 #include "cuda/check.cuh"
 #include "cuda/cublas_gemm.h"
 #include "cuda/device.h"
 #include "cuda/device_buffer.h"
+#include "cuda/graph_plan.h"
 #include "cuda/linear.h"
 #include "cuda/read_places.h"
 #include "cuda/rope.h"
@@ -24,6 +22,7 @@
 #include "cuda/sampling.h"
 #include "cuda/staging.h"
 #include "cuda/step_graphs.h"
+#include "cuda/weight_loader.h"
 #include "engine/backend/backend_checks.h"
 #include "engine/backend/check.h"
 
@@ -35,51 +34,13 @@ namespace {
 // the host is several steps ahead.
 constexpr int kSmallSlots = 4;
 constexpr size_t kSmallSlotBytes = size_t{1} << 20;
-// Packed weights: while one slot is copied the next is filled. 16 MiB take 0.7 ms over PCIe 4.0, long enough
-// for a copy's fixed cost not to count.
-constexpr int kWeightSlots = 2;
-constexpr size_t kWeightSlotBytes = size_t{16} << 20;
 // Results on their way back: an answer's logits come in a few pieces.
 constexpr size_t kDownloadBytes = size_t{4} << 20;
 // A step's ids, of as many sequences as --max-sequences allows.
 constexpr size_t kReadBytes = size_t{4096} * sizeof(int32_t);
-// Packing is memory traffic: more threads than this do not make it faster.
-constexpr unsigned kMostPackThreads = 8;
-
-// Decode steps of more rows are bound by arithmetic; launches hide behind it.
-constexpr int32_t kMostGraphRows = 256;
-// Graphs are captured for keys up to 512, 2048, 8192, … of the longest sequence: a block of attention that
-// finds no keys to read costs next to nothing, so at most 3 in 4 of them may be idle.
-constexpr int32_t kLeastGraphKeys = 512, kGraphKeysFactor = 4;
-// Device memory of one captured step: an estimate. Mistral 7B's have 163 kernel nodes (up to 8 rows) or 291,
-// so it is 6.4 or 3.6 KB a node. The first graphs are measured against it.
-constexpr uint64_t kGraphBytes = uint64_t{1} << 20;
-
 // Kernels come to the device with the weights that take them, after memory was planned. The code of all of
 // them is 8 MB on any architecture; the rest is room for what a driver keeps beside it.
 constexpr uint64_t kKernelBytes = uint64_t{64} << 20;
-
-// 1, 2, 4, 8, 16, 24, 32, …
-int32_t graph_rows(int32_t rows) {
-  for (const int32_t size : {1, 2, 4, 8}) {
-    if (rows <= size) return size;
-  }
-  return (rows + 7) / 8 * 8;
-}
-
-int32_t graph_keys(int32_t max_kv) {
-  int64_t keys = kLeastGraphKeys;
-  while (keys < max_kv) keys *= kGraphKeysFactor;
-  return static_cast<int32_t>(std::min<int64_t>(keys, INT32_MAX));
-}
-
-// As many as there are padded sizes, the last one cut to max_sequences, times reaches.
-uint64_t graph_count(int32_t max_sequences, int32_t max_kv) {
-  uint64_t sizes = 1, keys = 1;
-  for (int32_t rows = 1; rows < std::min(max_sequences, kMostGraphRows); rows = graph_rows(rows + 1)) ++sizes;
-  for (int32_t reach = kLeastGraphKeys; reach < max_kv; reach = graph_keys(reach + 1)) ++keys;
-  return sizes * keys;
-}
 
 // With CUDA_LAUNCH_BLOCKING=1 a launch waits for its kernel, so that a fault is told by the operation that
 // has it. A graph would tell it of the whole step: then every step is launched kernel by kernel.
@@ -87,18 +48,6 @@ CudaOptions with_environment(CudaOptions options) {
   const char* blocking = std::getenv("CUDA_LAUNCH_BLOCKING");
   if (blocking != nullptr && std::string_view(blocking) == "1") options.graphs = false;
   return options;
-}
-
-// Calls unit(first, last) for shares of 0..count on several threads.
-template <typename Unit>
-void share_out(int64_t count, const Unit& unit) {
-  const int64_t threads =
-      std::min<int64_t>(count, std::clamp(std::thread::hardware_concurrency(), 1u, kMostPackThreads));
-  std::vector<std::jthread> others;
-  for (int64_t i = 1; i < threads; ++i) {
-    others.emplace_back([&unit, count, threads, i] { unit(count * i / threads, count * (i + 1) / threads); });
-  }
-  unit(int64_t{0}, count / threads);
 }
 
 Fingerprint& add(Fingerprint& print, TensorView view) {
@@ -123,19 +72,14 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
         results_(1, kDownloadBytes),
         reads_(kReadBytes) {
     CUDA_CHECK(cudaStreamCreateWithFlags(&compute_, cudaStreamNonBlocking), "the compute stream");
-    CUDA_CHECK(cudaStreamCreateWithFlags(&copy_, cudaStreamNonBlocking), "the copy stream");
-    CUDA_CHECK(cudaEventCreateWithFlags(&copied_, cudaEventDisableTiming), "the copy stream");
     load_rowwise_kernels();
     load_rope_kernels();
     load_sampling_kernels();
     if (options.cublas_rows > 0) cublas_.emplace(compute_, options.cublas_rows);
   }
   ~CudaBackend() override {
-    cudaStreamSynchronize(copy_);
     cudaStreamSynchronize(compute_);
     cublas_.reset();
-    cudaEventDestroy(copied_);
-    cudaStreamDestroy(copy_);
     cudaStreamDestroy(compute_);
   }
 
@@ -160,10 +104,7 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
             .dedicated = true,
             .remedy = left <= there ? "raise --gpu-memory" : "end other programs on this GPU"};
   }
-  uint64_t matrix_bytes(const HostMatrix& matrix) const override {
-    const PackedBytes bytes = packed_bytes(matrix);
-    return device_bytes_for(bytes.codes) + (bytes.scales == 0 ? 0 : device_bytes_for(bytes.scales));
-  }
+  uint64_t matrix_bytes(const HostMatrix& matrix) const override { return device_bytes_for(matrix); }
   StepMemory step_memory(const StepLimits& limits, const AttentionShape& shape) const override {
     return {
         .scratch = device_bytes_for(workspace_bytes(limits, shape)) + (cublas_ ? cublas_->device_bytes() : 0),
@@ -171,7 +112,7 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
   }
   void reserve(const StepLimits& limits, const AttentionShape& shape) override {
     use_device();
-    weight_staging_.reset();  // loading is over
+    weights_.release();  // loading is over
     load_attention_kernels(shape);
     reserve_workspace(workspace_bytes(limits, shape));
     graphs_.keep_at_most(graph_count(limits.max_sequences, limits.max_kv));
@@ -191,7 +132,7 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
   Matrix upload_matrix(const HostMatrix& matrix, std::string_view label) override {
     use_device();
     try {
-      Matrix packed = pack_and_copy(matrix, label);
+      Matrix packed = weights_.load(matrix, label, compute_);
       load_linear_kernels(packed);
       return packed;
     } catch (const DeviceError&) {
@@ -427,61 +368,12 @@ class CudaBackend final : public Backend, public CudaBackendInfo {
     workspace_ = allocate(bytes, "attention workspace");  // zeroed: it begins with counters
   }
 
-  Matrix pack_and_copy(const HostMatrix& matrix, std::string_view label) {
-    const PackedBytes bytes = packed_bytes(matrix);
-    Matrix result{.n = matrix.n,
-                  .k = matrix.k,
-                  .dense_dtype = DType::bf16,
-                  .quant = matrix.quant,
-                  .scale_dtype = matrix.scale_dtype,
-                  .codes = allocate_device(bytes.codes, label),
-                  .scales = bytes.scales == 0 ? Buffer{} : allocate_device(bytes.scales, label),
-                  .biases = bytes.biases == 0 ? Buffer{} : allocate_device(bytes.biases, label)};
-    const int64_t tiles = (matrix.n + 15) / 16;
-    // Every tile takes the same share of each buffer.
-    const std::array<size_t, 3> part = {bytes.codes / tiles, bytes.scales / tiles, bytes.biases / tiles};
-    const std::array<std::byte*, 3> to = {result.codes.data(), result.scales.data(), result.biases.data()};
-    const size_t tile_bytes = part[0] + part[1] + part[2];
-    StagingRing& staging = weight_staging(tile_bytes);
-    const auto most = static_cast<int64_t>(staging.slot_bytes() / tile_bytes);
-    for (int64_t first = 0; first < tiles; first += most) {
-      const int64_t count = std::min(most, tiles - first);
-      std::byte* slot = staging.next().data();
-      const std::array<std::byte*, 3> from = {slot, slot + part[0] * count,
-                                              slot + (part[0] + part[1]) * count};
-      share_out(count, [&](int64_t begin, int64_t end) {
-        const auto share = [&](int i) {
-          return std::span(from[i] + part[i] * begin, part[i] * static_cast<size_t>(end - begin));
-        };
-        pack_row_tiles(matrix, first + begin, end - begin, share(0), share(1), share(2));
-      });
-      for (int i = 0; i < 3; ++i) {
-        if (part[i] == 0) continue;
-        CUDA_CHECK(cudaMemcpyAsync(to[i] + part[i] * first, from[i], part[i] * static_cast<size_t>(count),
-                                   cudaMemcpyHostToDevice, copy_),
-                   label);
-      }
-      staging.queued(copy_);
-    }
-    CUDA_CHECK(cudaEventRecord(copied_, copy_), label);
-    CUDA_CHECK(cudaStreamWaitEvent(compute_, copied_, 0), label);
-    return result;
-  }
-
-  StagingRing& weight_staging(size_t least) {
-    if (!weight_staging_ || weight_staging_->slot_bytes() < least) {
-      weight_staging_.emplace(kWeightSlots, std::max(least, kWeightSlotBytes));
-    }
-    return *weight_staging_;
-  }
-
   const CudaOptions options_;
   const DeviceInfo device_;
-  cudaStream_t compute_ = nullptr, copy_ = nullptr;
-  cudaEvent_t copied_ = nullptr;
+  cudaStream_t compute_ = nullptr;
   StagingRing small_, results_;
   ReadPlaces reads_;
-  std::optional<StagingRing> weight_staging_;  // while weights are loaded
+  WeightLoader weights_;
   Buffer workspace_;
   std::optional<CublasGemm> cublas_;  // with --prefill-gemm cublas
   StepGraphs graphs_;

@@ -26,11 +26,11 @@
 
 namespace tramontane::cuda {
 
-// Bytes that a packed matrix takes in each of its buffers (biases lie with the scales: theirs are 0). Those
-// of the canonical form, but for padding to whole tiles and, in layouts that no file format has, scales
+// Bytes that a packed matrix takes in each of its buffers (biases lie with the scales). Those of the
+// canonical form, but for padding to whole tiles and, in layouts that no file format has, scales
 // widened to FP32. Throws std::runtime_error, naming the layout, for one that no kernel has.
 struct PackedBytes {
-  size_t codes = 0, scales = 0, biases = 0;
+  size_t codes = 0, scales = 0;
 };
 PackedBytes packed_bytes(const HostMatrix& matrix);
 
@@ -38,7 +38,7 @@ PackedBytes packed_bytes(const HostMatrix& matrix);
 // same share of each buffer: a matrix can be packed and copied piece by piece. Host memory; any thread. There
 // are (n + 15) / 16 tiles.
 void pack_row_tiles(const HostMatrix& matrix, int64_t first, int64_t count, std::span<std::byte> codes,
-                    std::span<std::byte> scales, std::span<std::byte> biases);
+                    std::span<std::byte> scales);
 
 // Brings the code of all kernels that a weight of this format may take to the device, those of embed among
 // them: no step has to, and what it takes shows before the rest of memory is given away.

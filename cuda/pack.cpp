@@ -233,17 +233,16 @@ PackedLayout packed_layout(int64_t n, int64_t k, const std::optional<QuantLayout
 PackedBytes packed_bytes(const HostMatrix& m) {
   const PackedLayout layout = packed_layout(m.n, m.k, m.quant, m.scale_dtype);
   const auto tiles = static_cast<size_t>(layout.row_tiles);
-  return {tiles * layout.code_bytes_per_row_tile(), tiles * layout.scale_bytes_per_row_tile(), 0};
+  return {tiles * layout.code_bytes_per_row_tile(), tiles * layout.scale_bytes_per_row_tile()};
 }
 
 void pack_row_tiles(const HostMatrix& m, int64_t first, int64_t count, std::span<std::byte> codes,
-                    std::span<std::byte> scales, std::span<std::byte> biases) {
+                    std::span<std::byte> scales) {
   const PackedLayout layout = packed_layout(m.n, m.k, m.quant, m.scale_dtype);
   const size_t code_bytes = layout.code_bytes_per_row_tile(), scale_bytes = layout.scale_bytes_per_row_tile();
   CHECK_LE(first + count, layout.row_tiles);
   CHECK_EQ(codes.size(), static_cast<size_t>(count) * code_bytes);
   CHECK_EQ(scales.size(), static_cast<size_t>(count) * scale_bytes);
-  CHECK_EQ(biases.size(), size_t{0});
   const TilePacker pack(m, layout);
   for (int64_t i = 0; i < count; ++i) {
     pack.codes(first + i, codes.data() + static_cast<size_t>(i) * code_bytes);

@@ -21,7 +21,7 @@ class Unpacker {
     const PackedBytes bytes = packed_bytes(m);
     codes_.resize(bytes.codes);
     scales_.resize(bytes.scales);
-    pack_row_tiles(m, 0, layout_.row_tiles, codes_, scales_, {});
+    pack_row_tiles(m, 0, layout_.row_tiles, codes_, scales_);
   }
 
   // All weights of a tile in BF16 operand terms: [16][64].
@@ -134,9 +134,9 @@ TEST(Pack, PiecesAreTheWhole) {
   const PackedBytes bytes = packed_bytes(m);
   std::vector<std::byte> codes(bytes.codes), scales(bytes.scales), one_codes(bytes.codes / 7),
       one_scales(bytes.scales / 7);
-  pack_row_tiles(m, 0, 7, codes, scales, {});
+  pack_row_tiles(m, 0, 7, codes, scales);
   for (int64_t tile = 0; tile < 7; ++tile) {
-    pack_row_tiles(m, tile, 1, one_codes, one_scales, {});
+    pack_row_tiles(m, tile, 1, one_codes, one_scales);
     EXPECT_EQ(std::memcmp(one_codes.data(), codes.data() + static_cast<size_t>(tile) * one_codes.size(),
                           one_codes.size()),
               0);
@@ -153,7 +153,7 @@ TEST(Pack, BytesAreThoseOfTheFile) {
     HostMatrix m;
     m.n = 14336, m.k = 4096, m.quant = format.quant, m.scale_dtype = format.dtype;
     const PackedBytes bytes = packed_bytes(m);
-    return static_cast<double>(bytes.codes + bytes.scales + bytes.biases) * 8 / (14336.0 * 4096);
+    return static_cast<double>(bytes.codes + bytes.scales) * 8 / (14336.0 * 4096);
   };
   EXPECT_EQ(bits_per_weight("bf16"), 16);
   EXPECT_EQ(bits_per_weight("fp4"), 4.5);

@@ -145,7 +145,7 @@ inline Matrix upload(const HostMatrix& host, int64_t tiles_at_once = 3) {
       const size_t each = all.size() / static_cast<size_t>(tiles);
       return std::span(all).subspan(static_cast<size_t>(first) * each, static_cast<size_t>(count) * each);
     };
-    pack_row_tiles(host, first, count, share(codes), share(scales), {});
+    pack_row_tiles(host, first, count, share(codes), share(scales));
   }
   const auto copy = [](const std::vector<std::byte>& from) {
     if (from.empty()) return Buffer();
