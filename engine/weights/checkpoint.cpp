@@ -120,16 +120,17 @@ class LoadedCheckpoint final : public Checkpoint {
     const std::string name = tensor_name(naming_, Role::output, 0);
     has_output_ = required || table_.has(name);
     if (!has_output_) return;
-    if (config_.tied_embeddings && same_as_embeddings(table_.take(name))) {
-      has_output_ = false;
-      return;
-    }
     assign(Role::output, 0);
+    if (config_.tied_embeddings && output_is_embeddings()) {
+      weights_.erase(key_of(Role::output, 0));
+      has_output_ = false;
+    }
   }
-  bool same_as_embeddings(const StoredTensor& output) {
-    const StoredTensor& table = table_.take(tensor_name(naming_, Role::tok_embeddings, 0));
-    return table.dtype == output.dtype && table.shape == output.shape &&
-           std::ranges::equal(table.bytes, output.bytes);
+  bool output_is_embeddings() const {
+    const HostMatrix a = weight(Role::output, 0).load(), b = weight(Role::tok_embeddings, 0).load();
+    return a.quant == b.quant && a.dense_dtype == b.dense_dtype && a.scale_dtype == b.scale_dtype &&
+           std::ranges::equal(a.codes, b.codes) && std::ranges::equal(a.scales, b.scales) &&
+           std::ranges::equal(a.biases, b.biases);
   }
 
   // The format that most matrices have, counted by matrices.
