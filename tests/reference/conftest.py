@@ -21,10 +21,10 @@ def run_quantize(source, to, out, *arguments):
     return out
 
 
-def run_logits(folder, tmp_path, ids):
-    """Of every position, in FP32 arithmetic with the weights exactly as stored."""
+def run_logits(model, tmp_path, ids, arithmetic):
+    """Of every position; in FP32 arithmetic with the weights exactly as stored."""
     (tmp_path / "ids.json").write_text(json.dumps(ids))
-    command = [PROGRAM, "logits", "--model", str(folder), "--ids", str(tmp_path / "ids.json"), "--arithmetic", "f32", "--backend", "cpu"]
+    command = [PROGRAM, "logits", "--model", str(model), "--ids", str(tmp_path / "ids.json"), "--arithmetic", arithmetic, "--backend", "cpu"]
     result = subprocess.run([*command, "--out", str(tmp_path / "logits.safetensors")], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return load_file(tmp_path / "logits.safetensors")["logits"]
@@ -47,7 +47,7 @@ def fault():
 
 @pytest.fixture
 def logits(tmp_path):
-    return lambda folder: run_logits(folder, tmp_path, PROMPT)
+    return lambda model, ids=PROMPT, arithmetic="f32": run_logits(model, tmp_path, ids, arithmetic)
 
 
 @pytest.fixture(scope="session")
