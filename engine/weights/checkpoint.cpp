@@ -187,6 +187,16 @@ WeightReader hf_reader(const json& config, const std::string& made_by, std::stri
   return read_dense;
 }
 
+// Other libraries' packed weights, by the tensors that only they have: a config does not always say.
+void refuse_other_packings(const TensorTable& table) {
+  for (const StoredTensor* tensor : table.unused()) {
+    for (const auto& [suffix, library] : {std::pair{".qweight", "AWQ or GPTQ"}, {".SCB", "LLM.int8()"}}) {
+      if (tensor->name.ends_with(suffix))
+        throw std::runtime_error(tensor->where() + " belongs to " + library + ", which is not supported");
+    }
+  }
+}
+
 Opened open_hugging_face(const fs::path& folder) {
   const json config = read_json_file(folder / "config.json");
   std::optional<json> generation;
@@ -194,6 +204,7 @@ Opened open_hugging_face(const fs::path& folder) {
     generation = read_json_file(folder / "generation_config.json");
   ModelConfig model = model_config_from_hf(config, generation ? &*generation : nullptr);
   SafetensorsFolder files = read_safetensors_folder(folder, "model.safetensors");
+  refuse_other_packings(files.table);
   std::string family;
   WeightReader reader = hf_reader(config, files.made_by, family);
   // Without the key the presence of lm_head decides: mlx_lm and transformers disagree about its default.

@@ -156,7 +156,11 @@ PROMPTS = [{"prompt": "Hello"}, {"messages": [{"role": "system", "content": "s"}
 
 folder = pathlib.Path(sys.argv[1])
 seeds = {f"gguf/type{kind}": gguf(kind) for kind in TYPES}
-seeds["safetensors/two"] = safetensors({"a": ("BF16", [2, 3], 12), "b": ("U8", [4], 4)})
+two = safetensors({"a": ("BF16", [2, 3], 12), "b": ("U8", [4], 4)})
+seeds["safetensors/two"] = two
+for shard in ("one.safetensors", "three.safetensors"):
+    weight_map = {"a": "one.safetensors", "b": shard}
+    seeds[f"index/{shard[:-12]}"] = split(json.dumps({"metadata": {"total_size": 16}, "weight_map": weight_map}).encode(), two)
 for prefix in (0, 1):
     seeds[f"sentencepiece/prefix{prefix}"] = sentencepiece(prefix)
 for i, config in enumerate([HF, PARAMS, GGUF_KEYS, GENERATION, MLX]):

@@ -177,6 +177,15 @@ TEST(Checkpoint, TensorFaultsAreNamed) {
   }
 }
 
+TEST(Checkpoint, OtherPackingsAreRefusedByName) {
+  for (const auto& [tensor, library] : {std::pair{"model.layers.0.self_attn.q_proj.qweight", "AWQ or GPTQ"},
+                                        {"model.layers.0.mlp.up_proj.SCB", "LLM.int8()"}}) {
+    auto tensors = small_tensors();
+    tensors.push_back({tensor, {8}});
+    EXPECT_THAT(open_fault(small_config(), tensors), AllOf(HasSubstr(tensor), HasSubstr(library)));
+  }
+}
+
 TEST(Checkpoint, WrongDtypeIsNamed) {
   const TempDir dir;
   dir.write("config.json", small_config().dump());
