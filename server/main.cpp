@@ -10,9 +10,9 @@
 namespace {
 
 int fail(std::string message, int code) {
-  // One line, whatever a library put into its message.
+  // One line, whatever a library or a file's names put into the message, and nothing that a terminal obeys.
   for (char& c : message) {
-    if (c == '\n' || c == '\r') c = ' ';
+    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = ' ';
   }
   std::fprintf(stderr, "tramontane: %s\n", message.c_str());
   return code;

@@ -149,14 +149,16 @@ HostMatrix load(const Parts& p, int64_t n, int64_t k) {
   }
   m.owner = std::move(owner);
   check_canonical(m);
+  check_scales(m, p.weight);
   return m;
 }
 
 }  // namespace
 
 StoredWeight read_bitsandbytes(TensorTable& table, const std::string& name, int64_t rows, int64_t cols) {
-  if (!table.has(name + ".absmax") || rows == 0) return read_dense(table, name, rows, cols);
+  if (rows == 0) return read_dense(table, name, rows, cols);
   const StoredTensor& weight = table.take(name);
+  if (!table.has(name + ".absmax") && weight.dtype != "U8") return read_dense(table, name, rows, cols);
   const StoredTensor& absmax = table.take(name + ".absmax");
   const bool fp4 = table.has(name + ".quant_state.bitsandbytes__fp4");
   const StoredTensor& state_text = table.take(name + ".quant_state.bitsandbytes__" + (fp4 ? "fp4" : "nf4"));

@@ -11,8 +11,9 @@
 
 namespace tramontane {
 
-// A weight with P.weight.absmax is quantised, any other is dense. Blocks of any size that 16 divides, also where
-// they run over rows: the canonical group is the largest of 16 to 128 that divides both block and row.
+// A weight with P.weight.absmax or of bytes is quantised, any other is dense. Blocks of any size that 16
+// divides, also where they run over rows: the canonical group is the largest of 16 to 128 that divides both
+// block and row.
 StoredWeight read_bitsandbytes(TensorTable& table, const std::string& name, int64_t rows, int64_t cols);
 
 }  // namespace tramontane

@@ -120,16 +120,17 @@ class LoadedCheckpoint final : public Checkpoint {
     const std::string name = tensor_name(naming_, Role::output, 0);
     has_output_ = required || table_.has(name);
     if (!has_output_) return;
-    if (config_.tied_embeddings && same_as_embeddings(table_.take(name))) {
-      has_output_ = false;
-      return;
-    }
     assign(Role::output, 0);
+    if (config_.tied_embeddings && output_is_embeddings()) {
+      weights_.erase(key_of(Role::output, 0));
+      has_output_ = false;
+    }
   }
-  bool same_as_embeddings(const StoredTensor& output) {
-    const StoredTensor& table = table_.take(tensor_name(naming_, Role::tok_embeddings, 0));
-    return table.dtype == output.dtype && table.shape == output.shape &&
-           std::ranges::equal(table.bytes, output.bytes);
+  bool output_is_embeddings() const {
+    const HostMatrix a = weight(Role::output, 0).load(), b = weight(Role::tok_embeddings, 0).load();
+    return a.quant == b.quant && a.dense_dtype == b.dense_dtype && a.scale_dtype == b.scale_dtype &&
+           std::ranges::equal(a.codes, b.codes) && std::ranges::equal(a.scales, b.scales) &&
+           std::ranges::equal(a.biases, b.biases);
   }
 
   // The format that most matrices have, counted by matrices.
@@ -186,6 +187,16 @@ WeightReader hf_reader(const json& config, const std::string& made_by, std::stri
   return read_dense;
 }
 
+// Other libraries' packed weights, by the tensors that only they have: a config does not always say.
+void refuse_other_packings(const TensorTable& table) {
+  for (const StoredTensor* tensor : table.unused()) {
+    for (const auto& [suffix, library] : {std::pair{".qweight", "AWQ or GPTQ"}, {".SCB", "LLM.int8()"}}) {
+      if (tensor->name.ends_with(suffix))
+        throw std::runtime_error(tensor->where() + " belongs to " + library + ", which is not supported");
+    }
+  }
+}
+
 Opened open_hugging_face(const fs::path& folder) {
   const json config = read_json_file(folder / "config.json");
   std::optional<json> generation;
@@ -193,6 +204,7 @@ Opened open_hugging_face(const fs::path& folder) {
     generation = read_json_file(folder / "generation_config.json");
   ModelConfig model = model_config_from_hf(config, generation ? &*generation : nullptr);
   SafetensorsFolder files = read_safetensors_folder(folder, "model.safetensors");
+  refuse_other_packings(files.table);
   std::string family;
   WeightReader reader = hf_reader(config, files.made_by, family);
   // Without the key the presence of lm_head decides: mlx_lm and transformers disagree about its default.

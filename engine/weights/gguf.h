@@ -18,7 +18,7 @@ struct GgufFile {
       tensors;  // dtype "Q4_1"; shape slowest dimension first (GGUF's own order reversed)
 };
 
-// Checks the whole header: counts, types, alignment, ranges, overlaps, duplicate names. Throws
+// Checks the whole header: counts, types, alignment, ranges, gaps and overlaps, duplicate names. Throws
 // std::runtime_error naming file and fault.
 GgufFile read_gguf(std::shared_ptr<const MappedFile> file);
 

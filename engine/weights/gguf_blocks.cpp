@@ -244,7 +244,9 @@ HostMatrix convert(const StoredTensor& tensor, const GgmlType& type, int64_t n, 
   const auto* blocks = reinterpret_cast<const uint8_t*>(tensor.bytes.data());
   const size_t count = tensor.bytes.size() / type.bytes;
   for (size_t i = 0; i < count; ++i) type.convert(blocks + i * type.bytes, rows, i);
-  return own_all(std::move(m), std::move(owned));
+  m = own_all(std::move(m), std::move(owned));
+  check_scales(m, tensor);
+  return m;
 }
 
 }  // namespace

@@ -19,21 +19,26 @@ bool supported(int64_t bits, int64_t group) {
   return bits_ok && (group == 32 || group == 64 || group == 128);
 }
 
-int64_t integer_of(const json& block, const char* key) {
+// Bits and group size of a module whose own setting leaves them out: mlx's defaults, not the block's.
+constexpr std::pair<int, int> kModuleDefaults = {4, 64};
+
+// `otherwise` when the key is left out, 0 when it holds no number of bits or weights.
+int64_t integer_of(const json& block, const char* key, int otherwise) {
   const auto found = block.find(key);
-  return found != block.end() && found->is_number_integer() && *found >= 1 && *found <= 1024
-             ? found->get<int64_t>()
-             : 0;
+  if (found == block.end()) return otherwise;
+  return found->is_number_integer() && *found >= 1 && *found <= 1024 ? found->get<int64_t>() : 0;
 }
 
 // {"bits": 4, "group_size": 64, "mode": "affine"} -> bits, group; throws for anything that is not supported.
-std::pair<int, int> read_setting(const json& block, const std::string& where) {
+// `otherwise`: what keys that are left out mean.
+std::pair<int, int> read_setting(const json& block, const std::string& where, std::pair<int, int> otherwise) {
   const auto mode = block.find("mode");
   if (mode != block.end() && *mode != "affine") {
     const std::string name = mode->is_string() ? mode->get<std::string>() : "?";
     throw std::runtime_error(where + ": mode \"" + name + "\" is not supported (only \"affine\")");
   }
-  const int64_t bits = integer_of(block, "bits"), group = integer_of(block, "group_size");
+  const int64_t bits = integer_of(block, "bits", otherwise.first);
+  const int64_t group = integer_of(block, "group_size", otherwise.second);
   if (!supported(bits, group)) {
     throw std::runtime_error(where + ": bits " + std::to_string(bits) + ", group_size " +
                              std::to_string(group) +
@@ -112,6 +117,7 @@ HostMatrix load(const Parts& p, int64_t n, int64_t k) {
   m.biases = aligned(p.biases.bytes, size_of(p.dtype), owner->biases);
   m.owner = std::move(owner);
   check_canonical(m);
+  check_scales(m, p.weight);
   return m;
 }
 
@@ -120,12 +126,14 @@ HostMatrix load(const Parts& p, int64_t n, int64_t k) {
 MlxReader::MlxReader(const json& quantization) {
   const std::string where = "config.json: quantization";
   if (!quantization.is_object()) throw std::runtime_error(where + ": expected a JSON object");
-  read_setting(quantization, where);
+  const auto block = read_setting(quantization, where, {0, 0});  // mlx_lm wants both keys here
   for (const auto& [key, value] : quantization.items()) {
     if (value.is_object()) {
-      const auto [bits, group] = read_setting(value, where + ": " + key);
+      const auto [bits, group] = read_setting(value, where + ": " + key, kModuleDefaults);
       overrides_[key] = {true, bits, group};
-    } else if (value.is_boolean() && !value.get<bool>()) {
+    } else if (value == true) {
+      overrides_[key] = {true, block.first, block.second};
+    } else if (value == false || value.is_null()) {
       overrides_[key] = {false, 0, 0};
     }
   }
@@ -140,8 +148,9 @@ StoredWeight MlxReader::operator()(TensorTable& table, const std::string& name, 
     throw std::runtime_error("config.json: quantization: " + module + " is " + (quantized ? "" : "not ") +
                              "quantised in the file, the config says otherwise");
   }
-  if (!quantized || rows == 0) return read_dense(table, name, rows, cols);
+  if (rows == 0) return read_dense(table, name, rows, cols);
   const StoredTensor& weight = table.take(name);
+  if (!quantized && weight.dtype != "U32") return read_dense(table, name, rows, cols);
   const StoredTensor& scales = table.take(module + ".scales");
   if (!table.has(module + ".biases"))
     fail(scales, "has no biases beside it: only affine quantisation is supported (not mxfp4, nvfp4, mxfp8)");

@@ -17,8 +17,8 @@ class MlxReader {
   // group size that is not supported.
   explicit MlxReader(const nlohmann::json& quantization);
 
-  // A module is quantised when its P.scales exist; bits and group size follow from the shapes, as in mlx_lm,
-  // and must agree with what the config says about the module by name.
+  // A module is quantised when its P.scales exist or P.weight is U32; bits and group size follow from the
+  // shapes, as in mlx_lm, and must agree with what the config says about the module by name.
   StoredWeight operator()(TensorTable& table, const std::string& name, int64_t rows, int64_t cols) const;
 
  private:

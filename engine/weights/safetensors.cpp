@@ -167,9 +167,13 @@ SafetensorsFolder read_safetensors_folder(const fs::path& folder, const std::str
     return result;
   }
   const auto listed = read_index(index_path);
-  std::set<std::string> shards;
-  for (const auto& [name, shard] : listed) shards.insert(shard);
-  for (const std::string& shard : shards) {
+  std::map<std::string, std::string> shards;  // to one of their tensors
+  for (const auto& [name, shard] : listed) shards.emplace(shard, name);
+  for (const auto& [shard, name] : shards) {
+    if (!fs::exists(folder / shard)) {
+      throw std::runtime_error((folder / shard).string() + ": no such file, " +
+                               index_path.filename().string() + " says that it holds tensor " + name);
+    }
     SafetensorsFile file = read_safetensors(MappedFile::open(folder / shard));
     result.made_by = file.made_by;
     for (StoredTensor& tensor : file.tensors) {

@@ -1,6 +1,7 @@
 #include "engine/weights/stored_tensor.h"
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 #include <utility>
 
@@ -14,6 +15,24 @@ std::optional<DType> dense_dtype(const std::string& dtype) {
     if (dtype == name_of(candidate)) return candidate;
   }
   return std::nullopt;
+}
+
+// NaN and infinities are the numbers whose exponent is all ones.
+bool is_finite(const std::byte* at, DType dtype) {
+  uint32_t bits = 0;
+  std::memcpy(&bits, at, size_of(dtype));  // little-endian
+  const uint32_t exponent = dtype == DType::f32 ? 0x7f800000u : dtype == DType::f16 ? 0x7c00u : 0x7f80u;
+  return (bits & exponent) != exponent;
+}
+
+void check_finite(std::span<const std::byte> values, const char* what, const HostMatrix& m,
+                  const StoredTensor& tensor) {
+  const size_t size = size_of(m.scale_dtype), groups = static_cast<size_t>(m.k / m.quant->group);
+  for (size_t i = 0; i * size < values.size(); ++i) {
+    if (is_finite(values.data() + i * size, m.scale_dtype)) continue;
+    throw std::runtime_error(tensor.where() + ": the " + what + " of row " + std::to_string(i / groups) +
+                             ", group " + std::to_string(i % groups) + " is not finite");
+  }
 }
 
 }  // namespace
@@ -99,6 +118,11 @@ void check_shape(const StoredTensor& tensor, int64_t rows, int64_t cols) {
   if (tensor.shape == want) return;
   throw std::runtime_error(tensor.where() + ": shape is " + shape_text(tensor.shape) + ", expected " +
                            shape_text(want));
+}
+
+void check_scales(const HostMatrix& matrix, const StoredTensor& tensor) {
+  check_finite(matrix.scales, "scale", matrix, tensor);
+  check_finite(matrix.biases, "bias", matrix, tensor);
 }
 
 StoredWeight describe(const StoredTensor& tensor, const std::string& format, int64_t rows, int64_t cols) {

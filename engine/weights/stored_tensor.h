@@ -67,6 +67,9 @@ struct StoredWeight {
 
 // Throws unless the tensor's shape is [rows, cols], or [cols] when rows is 0.
 void check_shape(const StoredTensor& tensor, int64_t rows, int64_t cols);
+// Throws, naming the tensor, unless all scales and biases of a quantised matrix are finite: one NaN among
+// them would make every answer of the model NaN.
+void check_scales(const HostMatrix& matrix, const StoredTensor& tensor);
 // A weight without its `load`, described by its main tensor; companions' bytes are the caller's to add.
 StoredWeight describe(const StoredTensor& tensor, const std::string& format, int64_t rows, int64_t cols);
 

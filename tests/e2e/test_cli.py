@@ -1,8 +1,10 @@
 """The program's command line: every failure is one line and a non-zero exit, generate streams, serve starts and leaves as promised."""
+import json
 import os
 import pathlib
 import re
 import signal
+import struct
 import subprocess
 import time
 import urllib.error
@@ -30,6 +32,15 @@ def assert_one_line_failure(result, *words):
     assert len(lines) == 1 and result.stderr.splitlines()[-1] == lines[0], result.stderr
     for word in words:
         assert word in lines[0]
+
+
+def test_a_hostile_name_does_not_reach_the_terminal(tmp_path):
+    header = json.dumps({"a\n\u001b[31m": {"dtype": "F5", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"x")
+    (tmp_path / "config.json").write_text((pathlib.Path(MODEL) / "config.json").read_text())
+    result = run("inspect", "--model", str(tmp_path))
+    assert_one_line_failure(result, "model.safetensors", "unknown dtype F5")
+    assert result.stderr[:-1].isprintable(), result.stderr
 
 
 def test_version():

@@ -12,6 +12,14 @@ namespace {
 
 using namespace tramontane;
 
+// What a generation_config.json stands beside.
+const nlohmann::json kSmall = {{"architectures", {"MistralForCausalLM"}},
+                               {"hidden_size", 64},
+                               {"num_hidden_layers", 1},
+                               {"num_attention_heads", 8},
+                               {"intermediate_size", 64},
+                               {"vocab_size", 512}};
+
 void check(const ModelConfig& c) {
   CHECK(c.dim > 0 && c.n_layers > 0 && c.n_heads > 0 && c.hidden_dim > 0 && c.vocab_size > 0 &&
             c.max_position > 0,
@@ -43,6 +51,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         break;
       case 3:
         generation_defaults_from_hf(parsed);
+        check(model_config_from_hf(kSmall, &parsed));
         break;
       case 4:
         MlxReader{parsed};

@@ -12,8 +12,9 @@ LAYER = {"attn_norm": [8], "ffn_norm": [8], "attn_q": [8, 8], "attn_k": [4, 8], 
          "ffn_gate": [32, 8], "ffn_up": [32, 8], "ffn_down": [8, 32]}  # fmt: skip
 SIZES = {"block_count": 1, "context_length": 64, "embedding_length": 8, "feed_forward_length": 32,
          "attention.head_count": 2, "attention.head_count_kv": 1}  # fmt: skip
-# number -> (elements, bytes) of a block; down_proj's rows of 32 carry the quantised types.
-TYPES = {0: (1, 4), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 30: (1, 2)}
+# number -> (elements, bytes) of a block; down_proj's rows of one block carry the quantised types.
+TYPES = {0: (1, 4), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84), 11: (256, 110),
+         12: (256, 144), 13: (256, 176), 14: (256, 210), 30: (1, 2)}  # fmt: skip
 
 
 def text(value):
@@ -22,10 +23,14 @@ def text(value):
 
 def gguf(down_type):
     meta = [text("general.architecture") + struct.pack("<I", 8) + text("llama")]
-    meta += [text("llama." + key) + struct.pack("<II", 4, value) for key, value in SIZES.items()]
+    hidden = max(32, TYPES[down_type][0])
+    sizes = SIZES | {"feed_forward_length": hidden}
+    meta += [text("llama." + key) + struct.pack("<II", 4, value) for key, value in sizes.items()]
     meta.append(text("llama.attention.layer_norm_rms_epsilon") + struct.pack("<If", 6, 1e-5))
     meta.append(text("tokenizer.ggml.tokens") + struct.pack("<IIQ", 9, 8, 2) + text("a") + text("b"))
-    tensors = {"token_embd": [6, 8], "output_norm": [8]} | {"blk.0." + name: shape for name, shape in LAYER.items()}
+    tensors = {"token_embd": [6, 8], "output_norm": [8]} | {
+        "blk.0." + name: [hidden if size == 32 else size for size in shape] for name, shape in LAYER.items()
+    }
     entries, data = b"", b""
     for name, shape in tensors.items():
         kind = down_type if name.endswith("ffn_down") else 0
@@ -36,7 +41,7 @@ def gguf(down_type):
         count = 1
         for n in shape:
             count *= n
-        data += bytes(i % 251 for i in range(count // block * size))
+        data += bytes(i % 60 for i in range(count // block * size))  # small halves: finite scales
     head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(meta)) + b"".join(meta) + entries
     return head + bytes(-len(head) % 32) + data
 
@@ -151,7 +156,11 @@ PROMPTS = [{"prompt": "Hello"}, {"messages": [{"role": "system", "content": "s"}
 
 folder = pathlib.Path(sys.argv[1])
 seeds = {f"gguf/type{kind}": gguf(kind) for kind in TYPES}
-seeds["safetensors/two"] = safetensors({"a": ("BF16", [2, 3], 12), "b": ("U8", [4], 4)})
+two = safetensors({"a": ("BF16", [2, 3], 12), "b": ("U8", [4], 4)})
+seeds["safetensors/two"] = two
+for shard in ("one.safetensors", "three.safetensors"):
+    weight_map = {"a": "one.safetensors", "b": shard}
+    seeds[f"index/{shard[:-12]}"] = split(json.dumps({"metadata": {"total_size": 16}, "weight_map": weight_map}).encode(), two)
 for prefix in (0, 1):
     seeds[f"sentencepiece/prefix{prefix}"] = sentencepiece(prefix)
 for i, config in enumerate([HF, PARAMS, GGUF_KEYS, GENERATION, MLX]):

@@ -1,9 +1,11 @@
-"""What `tramontane quantize` writes, read by the libraries it was written for. TRAMONTANE_BIN names the program."""
+"""What `tramontane quantize` writes, read by the libraries it was written for; what they write, read here. TRAMONTANE_BIN names the program."""
+import json
 import os
 import pathlib
 import subprocess
 
 import pytest
+from safetensors.numpy import load_file
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -19,9 +21,33 @@ def run_quantize(source, to, out, *arguments):
     return out
 
 
+def run_logits(model, tmp_path, ids, arithmetic):
+    """Of every position; in FP32 arithmetic with the weights exactly as stored."""
+    (tmp_path / "ids.json").write_text(json.dumps(ids))
+    command = [PROGRAM, "logits", "--model", str(model), "--ids", str(tmp_path / "ids.json"), "--arithmetic", arithmetic, "--backend", "cpu"]
+    result = subprocess.run([*command, "--out", str(tmp_path / "logits.safetensors")], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return load_file(tmp_path / "logits.safetensors")["logits"]
+
+
 @pytest.fixture(scope="session")
 def quantize():
     return run_quantize
+
+
+@pytest.fixture
+def fault():
+    def inspect(folder):
+        result = subprocess.run([PROGRAM, "inspect", "--model", str(folder)], capture_output=True, text=True)
+        assert result.returncode == 1
+        return result.stderr
+
+    return inspect
+
+
+@pytest.fixture
+def logits(tmp_path):
+    return lambda model, ids=PROMPT, arithmetic="f32": run_logits(model, tmp_path, ids, arithmetic)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-"""bitsandbytes checkpoints: loaded by transformers, equal to what transformers quantises itself."""
+"""bitsandbytes checkpoints: loaded by transformers, equal to what transformers quantises itself; its own read here."""
+import numpy as np
 import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
@@ -60,3 +61,31 @@ def test_the_file_is_what_save_pretrained_writes(tiny_model, quantize, tmp_path,
     assert ours.keys() == theirs.keys()
     for name, want in theirs.items():
         assert ours[name].dtype == want.dtype and torch.equal(ours[name], want), name
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("kind,double,skipped", [
+    ("fp4", False, None), ("nf4", True, None), ("fp4", True, ["lm_head", "down_proj"]), ("nf4", False, ["model.layers.1", "lm_head"]),
+    ("nf4", True, ["none of them"])])  # fmt: skip
+def test_reads_what_transformers_writes(tiny_model, tmp_path, logits, dtype, kind, double, skipped):
+    """In shards, with modules left in `dtype`, against the same file in transformers, weights dequantised to FP32: the logits agree to 1e-4."""
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_use_double_quant=double,
+                                bnb_4bit_compute_dtype=torch.float32, llm_int8_skip_modules=skipped)  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, device_map="cpu", dtype=dtype, quantization_config=config)
+    model.save_pretrained(tmp_path / "out", max_shard_size="2MB")
+    theirs = load(tmp_path / "out")
+    for module in theirs.modules():
+        if isinstance(module, Linear4bit):
+            module.weight.quant_state.dtype = torch.float32
+            module.support_avx512bf16_for_cpu = False
+        elif not list(module.children()):
+            module.float()
+    with torch.no_grad():
+        want = theirs(torch.tensor([PROMPT])).logits[0].numpy()
+    assert np.abs(logits(tmp_path / "out") - want).max() < 1e-4
+
+
+def test_int8_is_refused(tiny_model, tmp_path, fault):
+    config = BitsAndBytesConfig(load_in_8bit=True)
+    AutoModelForCausalLM.from_pretrained(tiny_model, device_map="cpu", dtype=torch.float16, quantization_config=config).save_pretrained(tmp_path / "out")
+    assert "LLM.int8" in fault(tmp_path / "out")

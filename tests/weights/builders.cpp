@@ -66,6 +66,22 @@ std::string safetensors_of(const std::vector<TestTensor>& tensors, const std::st
   return safetensors_bytes(header.dump(), data);
 }
 
+std::string safetensors_of(const RawTensors& tensors) {
+  nlohmann::ordered_json header = nlohmann::ordered_json::object();
+  std::string data;
+  for (const auto& [name, tensor] : tensors) {
+    header[name] = {{"dtype", tensor.dtype},
+                    {"shape", tensor.shape},
+                    {"data_offsets", {data.size(), data.size() + tensor.bytes.size()}}};
+    data += tensor.bytes;
+  }
+  return safetensors_bytes(header.dump(), data);
+}
+
+std::string bytes_of(const std::vector<float>& values) {
+  return {reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)};
+}
+
 nlohmann::json small_config() {
   return {{"architectures", {"LlamaForCausalLM"}},
           {"hidden_size", 8},

@@ -34,6 +34,16 @@ struct TestTensor {
 };
 std::string safetensors_of(const std::vector<TestTensor>& tensors, const std::string& format = "pt");
 
+// Tensors with every byte given.
+struct RawTensor {
+  std::string dtype;
+  std::vector<int64_t> shape;
+  std::string bytes;
+};
+using RawTensors = std::map<std::string, RawTensor>;
+std::string safetensors_of(const RawTensors& tensors);
+std::string bytes_of(const std::vector<float>& values);
+
 // A llama-shaped model: dim 8, 1 layer, 2 heads of 4, 1 kv head, hidden 16, vocabulary 6.
 nlohmann::json small_config();
 std::vector<TestTensor> small_tensors();

@@ -177,6 +177,15 @@ TEST(Checkpoint, TensorFaultsAreNamed) {
   }
 }
 
+TEST(Checkpoint, OtherPackingsAreRefusedByName) {
+  for (const auto& [tensor, library] : {std::pair{"model.layers.0.self_attn.q_proj.qweight", "AWQ or GPTQ"},
+                                        {"model.layers.0.mlp.up_proj.SCB", "LLM.int8()"}}) {
+    auto tensors = small_tensors();
+    tensors.push_back({tensor, {8}});
+    EXPECT_THAT(open_fault(small_config(), tensors), AllOf(HasSubstr(tensor), HasSubstr(library)));
+  }
+}
+
 TEST(Checkpoint, WrongDtypeIsNamed) {
   const TempDir dir;
   dir.write("config.json", small_config().dump());
@@ -206,6 +215,44 @@ TEST(Checkpoint, TiedEmbeddings) {
   EXPECT_FALSE(has_output());
   config["tie_word_embeddings"] = false;
   EXPECT_TRUE(has_output());
+}
+
+// Quantised tables are the same when codes, scales and biases are.
+TEST(Checkpoint, TiedQuantisedEmbeddings) {
+  json config = small_config();
+  config.update({{"hidden_size", 64}, {"head_dim", 4}, {"tie_word_embeddings", true}});
+  config["quantization"] = {{"bits", 4}, {"group_size", 64}};
+  RawTensors tensors;
+  for (TestTensor tensor : small_tensors()) {
+    for (int64_t& size : tensor.shape) size = size == 8 ? 64 : size;
+    if (tensor.name.ends_with("q_proj.weight")) tensor.shape[0] = 8;
+    if (tensor.name.ends_with("o_proj.weight")) tensor.shape[1] = 8;
+    int64_t count = 1;
+    for (const int64_t size : tensor.shape) count *= size;
+    tensors[tensor.name] = {"F32", tensor.shape, bytes_of(std::vector<float>(static_cast<size_t>(count)))};
+  }
+  const auto quantise = [&](const std::string& module, float scale) {
+    tensors[module + ".weight"] = {"U32", {6, 8}, std::string(6 * 8 * 4, '\x21')};
+    tensors[module + ".scales"] = {"F32", {6, 1}, bytes_of(std::vector<float>(6, scale))};
+    tensors[module + ".biases"] = {"F32", {6, 1}, bytes_of(std::vector<float>(6, -1.0f))};
+  };
+  const auto open = [&] {
+    const TempDir dir;
+    dir.write("config.json", config.dump());
+    dir.write("model.safetensors", safetensors_of(tensors));
+    return Checkpoint::open(dir.path());
+  };
+  quantise("model.embed_tokens", 0.5f);
+  quantise("lm_head", 0.5f);
+  EXPECT_FALSE(open()->has_output());
+  quantise("lm_head", 0.25f);
+  const auto untied = open();
+  ASSERT_TRUE(untied->has_output());
+  EXPECT_EQ(row_of(untied->matrix(Role::output, 0), 0)[1], 2 * 0.25f - 1);
+  for (const char* part : {"weight", "scales", "biases"}) tensors.erase(std::string("lm_head.") + part);
+  const auto tied = open();
+  EXPECT_FALSE(tied->has_output());
+  EXPECT_EQ(row_of(tied->matrix(Role::tok_embeddings, 0), 5)[0], 1 * 0.5f - 1);
 }
 
 TEST(Checkpoint, FolderFaultsAreNamed) {

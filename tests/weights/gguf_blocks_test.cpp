@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <map>
 
 #include "engine/weights/safetensors.h"
 #include "tests/weights/builders.h"
@@ -47,6 +48,40 @@ INSTANTIATE_TEST_SUITE_P(All, GgufBlocks,
                          testing::Values("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K",
                                          "Q5_K", "Q6_K"),
                          [](const auto& test) { return std::string(test.param); });
+
+// Every half-precision number of a block is a scale, or what scales are made of.
+TEST(GgufBlocks, ScalesThatAreNotFiniteAreNamed) {
+  const std::map<std::string, std::vector<size_t>> halves = {
+      {"Q4_0", {0}},      {"Q4_1", {0, 2}}, {"Q5_0", {0}},    {"Q5_1", {0, 2}}, {"Q8_0", {0}},
+      {"Q2_K", {80, 82}}, {"Q3_K", {108}},  {"Q4_K", {0, 2}}, {"Q5_K", {0, 2}}, {"Q6_K", {208}}};
+  const TempDir dir;
+  for (uint32_t number = 0; number < 64; ++number) {
+    const GgmlType* type = find_ggml_type(number);
+    if (type == nullptr || type->dense || !type->supported()) continue;
+    const std::string name(type->name);
+    const auto fault_with = [&](size_t at, int half) {
+      std::string blocks(2 * type->bytes, '\x11');
+      for (const size_t i : halves.at(name)) std::memset(blocks.data() + i, 0, 2);
+      for (const size_t i : halves.at(name)) std::memset(blocks.data() + type->bytes + i, 0, 2);
+      std::memcpy(blocks.data() + type->bytes + at, &half, 2);
+      const auto path = dir.write("m", safetensors_of({{"w", {"U8", {2 * type->bytes}, blocks}}}));
+      StoredTensor tensor = read_safetensors(MappedFile::open(path)).tensors.at(0);
+      tensor.dtype = name;
+      tensor.shape = {2, type->block};
+      TensorTable table("m");
+      table.add(tensor);
+      return message_of([&] { read_gguf_weight(table, "w", 2, type->block).load(); });
+    };
+    for (const size_t at : halves.at(name)) {
+      EXPECT_EQ(fault_with(at, 0x7bff), "") << name << ", the largest finite number at " << at;
+      for (const int half : {0x7e00, 0x7c00, 0xfc00}) {
+        const std::string what = at == halves.at(name)[0] ? "scale" : "bias";
+        EXPECT_THAT(fault_with(at, half), testing::HasSubstr("tensor w: the " + what + " of row 1, group "))
+            << name << ", " << half << " at " << at;
+      }
+    }
+  }
+}
 
 TEST(GgufTypes, EverySupportedTypeHasBlocksThatFitItsLayout) {
   for (uint32_t number = 0; number < 64; ++number) {

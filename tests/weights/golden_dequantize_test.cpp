@@ -81,6 +81,27 @@ StoredWeight read_case(TensorTable& table, const json& entry) {
       table, name, rows, cols);
 }
 
+// A row as the library itself gives it in BF16: bitsandbytes rounds the FP32 value once, mx.dequantize the
+// product and then the sum.
+std::vector<uint16_t> library_bf16(const HostMatrix& m, int64_t n) {
+  HostMatrix products = m;
+  products.quant->has_bias = false;
+  products.biases = {};
+  std::vector<float> row(static_cast<size_t>(m.k));
+  dequantize_row(products, n, row);
+  std::vector<uint16_t> rounded(row.size());
+  for (size_t k = 0; k < row.size(); ++k) {
+    rounded[k] = float_to_bf16(row[k]);
+    if (!m.quant->has_bias) continue;
+    const auto group = static_cast<size_t>(m.quant->group);
+    uint16_t bias;
+    std::memcpy(&bias, m.biases.data() + (static_cast<size_t>(n) * row.size() + k) / group * sizeof bias,
+                sizeof bias);
+    rounded[k] = float_to_bf16(bf16_to_float(rounded[k]) + bf16_to_float(bias));
+  }
+  return rounded;
+}
+
 TEST(GoldenMatrices, AllSupportedOnesMatchAndTheOthersAreRefused) {
   GOLDEN_OR_SKIP(list, "matrices.json");
   GOLDEN_OR_SKIP(data, "matrices.safetensors");
@@ -103,6 +124,13 @@ TEST(GoldenMatrices, AllSupportedOnesMatchAndTheOthersAreRefused) {
     for (int64_t n = 0; n < m.n; ++n)
       dequantize_row(m, n, std::span(values).subspan(static_cast<size_t>(n * m.k), static_cast<size_t>(m.k)));
     expect_same_bits(values, table.take(name + ".expected_fp32"));
+    const StoredTensor& bf16 = table.take(name + ".expected_bf16");
+    for (int64_t n = 0; n < m.n; ++n) {
+      const auto row = library_bf16(m, n);
+      ASSERT_EQ(std::memcmp(row.data(), bf16.bytes.data() + static_cast<size_t>(n * m.k) * 2, row.size() * 2),
+                0)
+          << "BF16 row " << n;
+    }
     ++matched;
   }
   EXPECT_EQ(matched, 30);
