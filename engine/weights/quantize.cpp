@@ -1,8 +1,5 @@
 #include "engine/weights/quantize.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <map>
@@ -63,15 +60,6 @@ struct Item {
 bool is_projection(Role role) {
   return role == Role::wq || role == Role::wk || role == Role::wv || role == Role::wo || role == Role::w1 ||
          role == Role::w2 || role == Role::w3;
-}
-
-// Mapped pages that have been read count as the process's memory until someone needs the room. This hands
-// them back at once; a hint, without effect on what memory of any kind holds.
-void release_pages(std::span<const std::byte> bytes) {
-  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size()) / page * page;
-  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_PAGEOUT);
 }
 
 class Quantizer {
@@ -214,13 +202,12 @@ class Quantizer {
     const RowReader dequantize = [&](int64_t row, std::span<float> out) {
       dequantize_row(matrix, source_row(item.role, row), out);
     };
-    auto parts = encode_tensor(item.plan, dequantize, threads_, progress);
-    release_pages(matrix.codes);
-    return parts;
+    return encode_tensor(item.plan, dequantize, threads_, progress);
   }
 
   void write(const Item& item, CheckpointWriter& writer) {
     const auto parts = encode(item);
+    source_->release_pages();
     const std::vector<TensorSpec> specs = specs_of(item.plan);
     for (size_t i = 0; i < specs.size(); ++i) writer.write(specs[i].name, parts[i]);
     done_ += item.source_bytes;
