@@ -85,7 +85,10 @@ class Quantizer {
     CheckpointWriter writer(options_.out, specs, layout());
     for (const Item& item : items_) write(item, writer);
     copy_companions(writer);
-    const Json config = has_config_ ? config_ : make_hf_config(source_->config(), !source_->has_output());
+    const bool tied = !source_->has_output();
+    Json config = has_config_ ? config_ : make_hf_config(source_->config(), tied);
+    // Where the key is missing, mlx_lm takes the embeddings to be tied and transformers takes them not to be.
+    if (!config.contains("tie_word_embeddings")) config["tie_word_embeddings"] = tied;
     writer.finish(quantized_config_text(config, generation_, options_, row_of(options_.to).bits));
     return std::move(report_);
   }
@@ -222,7 +225,8 @@ class Quantizer {
     for (const fs::directory_entry& entry : fs::directory_iterator(options_.model)) {
       const std::string name = entry.path().filename().string();
       const bool wanted = name.starts_with("tokenizer") || std::ranges::find(others, name) != others.end();
-      if (wanted && entry.is_regular_file()) writer.copy_file(entry.path());
+      if (!wanted || !entry.is_regular_file() || entry.file_size() == 0) continue;
+      writer.write_file(name, MappedFile::open(entry.path())->bytes());
     }
   }
 
