@@ -1,6 +1,7 @@
 """`tramontane compare` from the command line: table, JSON, page, and what it refuses."""
 import html.parser
 import json
+import pathlib
 
 import pytest
 
@@ -154,6 +155,57 @@ def test_unequal_vocabularies_are_refused(prompts):
     assert_one_line_failure(result, "tiny-nf4-dq", "2048", "tiny-v0.3-bf16", "32768", "equal vocabularies")
 
 
+def variant(folder, tokenizer=None, **config):
+    """The quantised model with another tokenizer or other settings."""
+    folder.mkdir(parents=True)
+    for file in pathlib.Path(QUANTISED).iterdir():
+        (folder / file.name).symlink_to(file)
+    if config:
+        text = json.dumps(json.loads((folder / "config.json").read_text()) | config)
+        (folder / "config.json").unlink()
+        (folder / "config.json").write_text(text)
+    if tokenizer:
+        (folder / "tokenizer.model").symlink_to(DATA / "tokenizers" / tokenizer)
+    return str(folder)
+
+
+def test_vocabularies_of_one_size_must_hold_the_same_tokens(tmp_path, prompts):
+    arguments = ["--prompts", prompts, "--max-tokens", "2", "--no-noise-floor", "--candidate"]
+    other = variant(tmp_path / "v1", "tokenizer.model.v1")
+    assert_one_line_failure(compare(*arguments, other), other, "token 751 ", "equal vocabularies")
+    # Releases 2 and 3 differ in the names of control tokens alone.
+    release = variant(tmp_path / "v2", "mistral_instruct_tokenizer_240216.model.v2")
+    assert compare(*arguments, release).returncode == 0
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused(prompts):
+    result = run("compare", "--reference", OTHER_VOCABULARY, "--candidate", OTHER_VOCABULARY, "--prompts", prompts, "--tokenizer", MODEL)
+    assert_one_line_failure(result, "tiny-nf4-dq", "32768 pieces", "2048 embeddings")
+
+
+def test_a_candidate_that_takes_fewer_tokens_is_refused_before_the_work(tmp_path, prompts):
+    short = variant(tmp_path / "short", max_position_embeddings=40)
+    result = compare("--candidate", MODEL, "--candidate", short, "--prompts", prompts)
+    assert_one_line_failure(result, short, "takes 40 tokens")
+    assert len(result.stderr.splitlines()) == 1, "no model was loaded"
+
+
+def test_models_of_one_name_are_told_apart_by_their_folders(tmp_path, prompts):
+    figures = tmp_path / "drift.json"
+    old, new = (variant(tmp_path / name / "q4") for name in ("old", "new"))
+    result = compare("--candidate", old, "--candidate", new, "--prompts", prompts, "--max-tokens", "2", "--no-noise-floor", "--json", str(figures))
+    assert result.returncode == 0, result.stderr
+    assert [column["name"] for column in json.loads(figures.read_text())["columns"]] == ["old/q4", "new/q4"]
+
+
+def test_a_run_that_fails_leaves_reports_as_they_were(tmp_path, prompts):
+    kept, absent = tmp_path / "drift.json", tmp_path / "drift.html"
+    kept.write_text("of yesterday")
+    result = compare("--candidate", OTHER_VOCABULARY, "--prompts", prompts, "--json", str(kept), "--html", str(absent))
+    assert_one_line_failure(result, "tiny-nf4-dq")
+    assert kept.read_text() == "of yesterday" and not absent.exists()
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -161,6 +213,7 @@ def test_unequal_vocabularies_are_refused(prompts):
         (["--candidate", MODEL, "--prompts", "/nonexistent"], ["/nonexistent"]),
         (["--candidate", "/nonexistent"], ["/nonexistent"]),
         ([], ["--candidate"]),
+        (["--candidate", MODEL, "--prefill-gemm", "cublas"], ["--prefill-gemm cublas", "compare needs"]),
         (["--candidate", MODEL, "--json", "/nonexistent/drift.json"], ["/nonexistent/drift.json", "cannot be written"]),
     ],
 )
