@@ -8,6 +8,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// As it was given, links not followed: a download cache calls what they lead to by a hash.
+fs::path whole_path(const fs::path& path) {
+  const fs::path whole = fs::absolute(path).lexically_normal();
+  return whole.has_filename() ? whole : whole.parent_path();  // "models/q4/"
+}
+
 // The last `folders` + 1 components of an absolute path, of a file without its .gguf.
 std::string end_of(const fs::path& whole, int folders) {
   fs::path name = whole.extension() == ".gguf" ? whole.stem() : whole.filename();
@@ -18,10 +24,10 @@ std::string end_of(const fs::path& whole, int folders) {
 
 // As much of the path's end as tells it from the others: "q4", or "old/q4" beside "new/q4".
 std::string name_among(const fs::path& path, const std::vector<fs::path>& all) {
-  const fs::path whole = fs::weakly_canonical(path);
+  const fs::path whole = whole_path(path);
   const auto ambiguous = [&](int folders) {
     return std::any_of(all.begin(), all.end(), [&](const fs::path& p) {
-      const fs::path other = fs::weakly_canonical(p);
+      const fs::path other = whole_path(p);
       return other != whole && end_of(other, folders) == end_of(whole, folders);
     });
   };

@@ -198,6 +198,14 @@ def test_models_of_one_name_are_told_apart_by_their_folders(tmp_path, prompts):
     assert [column["name"] for column in json.loads(figures.read_text())["columns"]] == ["old/q4", "new/q4"]
 
 
+def test_a_model_is_called_as_it_was_given(tmp_path, prompts):
+    figures = tmp_path / "drift.json"
+    (tmp_path / "mine").symlink_to(QUANTISED)
+    result = compare("--candidate", f"{tmp_path}/mine/", "--prompts", prompts, "--max-tokens", "2", "--no-noise-floor", "--json", str(figures))
+    assert result.returncode == 0, result.stderr
+    assert json.loads(figures.read_text())["columns"][0]["name"] == "mine"
+
+
 def test_a_run_that_fails_leaves_reports_as_they_were(tmp_path, prompts):
     kept, absent = tmp_path / "drift.json", tmp_path / "drift.html"
     kept.write_text("of yesterday")
