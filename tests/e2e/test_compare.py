@@ -2,6 +2,7 @@
 import html.parser
 import json
 import pathlib
+import re
 
 import pytest
 
@@ -227,6 +228,21 @@ def test_a_run_that_fails_leaves_reports_as_they_were(tmp_path, prompts):
 )
 def test_failures_are_one_line(arguments, words):
     assert_one_line_failure(compare(*arguments), *words)
+
+
+def test_the_readme_has_the_figures_of_the_report_that_it_shows():
+    page = (ROOT / "docs/drift-smollm2.html").read_text()
+    readme = (ROOT / "README.md").read_text()
+    rows = {"mean KL": "KL mean", "same likeliest": "top-1 agreement", "perplexity of": "perplexity shift", "greedy answers": "answers changed"}
+    for ours, theirs in rows.items():
+        shown = [cell.strip() for cell in re.search(rf"^\| {ours}.*$", readme, re.M)[0].split("|")[2:-1]]
+        row = re.search(rf"<td>{theirs}<span.*?</tr>", page)[0]
+        measured = [re.match("[-+.\\d]+", cell)[0] for cell in re.findall("<td>([^<]*)</td>", row)]
+        assert len(shown) == len(measured) == 7
+        for text, value in zip(shown, measured):
+            assert round(float(value), len(text.partition(".")[2])) == float(text), (theirs, text, value)
+    positions = re.search(r"(\d+) positions of the reference", page)[1]
+    assert f"{int(positions):,} positions" in readme
 
 
 def test_computing_options_are_those_of_the_other_commands(tmp_path, prompts):
