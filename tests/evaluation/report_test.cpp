@@ -16,7 +16,7 @@ using testing::ContainsRegex;
 using testing::HasSubstr;
 using testing::Not;
 
-constexpr const char* kHostile = "</script><script>alert('&\"')</script>\x1b[31m\xff";
+constexpr const char* kHostile = "</script><script>alert('&\"')</script>\x1b[31m\u009b31m\xff";
 
 PromptDrift drift(bool changed) {
   PromptDrift d;
@@ -80,6 +80,7 @@ TEST(Report, NothingFromAModelBecomesMarkup) {
     EXPECT_THAT(page, Not(HasSubstr("\xff")));
     EXPECT_THAT(page, Not(HasSubstr("nan")));
     EXPECT_THAT(text_report(c), Not(HasSubstr("\x1b")));
+    EXPECT_THAT(text_report(c), Not(HasSubstr("\u009b"))) << "some terminals take it for ESC [";
     EXPECT_TRUE(nlohmann::json::accept(json_report(c)));
   }
 }
