@@ -8,16 +8,34 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::string short_name(const fs::path& path) {
-  const fs::path whole = fs::weakly_canonical(path);
-  return whole.extension() == ".gguf" ? whole.stem().string() : whole.filename().string();
+// As it was given, links not followed: a download cache calls what they lead to by a hash.
+fs::path whole_path(const fs::path& path) {
+  const fs::path whole = fs::absolute(path).lexically_normal();
+  return whole.has_filename() ? whole : whole.parent_path();  // "models/q4/"
 }
 
+// The last `folders` + 1 components of an absolute path, of a file without its .gguf.
+std::string end_of(const fs::path& whole, int folders) {
+  fs::path name = whole.extension() == ".gguf" ? whole.stem() : whole.filename();
+  for (fs::path folder = whole.parent_path(); folders > 0; --folders, folder = folder.parent_path())
+    name = folder.filename() / name;
+  return name.string();
+}
+
+// As much of the path's end as tells it from the others: "q4", or "old/q4" beside "new/q4".
 std::string name_among(const fs::path& path, const std::vector<fs::path>& all) {
-  const std::string name = short_name(path);
-  const auto same =
-      std::count_if(all.begin(), all.end(), [&](const fs::path& p) { return short_name(p) == name; });
-  return same > 1 ? path.string() : name;
+  const fs::path whole = whole_path(path);
+  const auto ambiguous = [&](int folders) {
+    return std::any_of(all.begin(), all.end(), [&](const fs::path& p) {
+      const fs::path other = whole_path(p);
+      return other != whole && end_of(other, folders) == end_of(whole, folders);
+    });
+  };
+  const auto depth = static_cast<int>(std::distance(whole.begin(), whole.end()));
+  for (int folders = 0; folders < depth; ++folders) {
+    if (!ambiguous(folders)) return end_of(whole, folders);
+  }
+  return path.string();  // a folder beside a .gguf of its name
 }
 
 // The whole run: what is asked, and each model's turn.
@@ -28,11 +46,12 @@ class Session {
       : input_(input),
         make_backend_(make_backend),
         progress_(progress),
+        tokenizer_(tokenizer),
         study_(tokenizer, questions(input, chat_template), input.max_tokens),
         choices_(encode_choices(input, chat_template, tokenizer)) {}
 
   Comparison run() {
-    check_vocabularies();
+    check_models();
     all_ = input_.candidates;
     all_.push_back(input_.reference);
     result_.max_tokens = input_.max_tokens;
@@ -77,10 +96,24 @@ class Session {
     return choices;
   }
 
-  void check_vocabularies() const {
-    const int32_t expected = Checkpoint::open(input_.reference)->config().vocab_size;
+  int32_t longest() const {
+    return std::max(input_.prompts.empty() ? 1 : study_.longest(), longest_choice(choices_));
+  }
+
+  // What can be said before the first model has worked for minutes.
+  void check_models() const {
+    const ModelConfig reference = Checkpoint::open(input_.reference)->config();
+    const int32_t expected = reference.vocab_size;
+    if (tokenizer_.vocab_size() > expected) {
+      throw std::runtime_error(input_.reference.string() + ": the tokenizer has " +
+                               std::to_string(tokenizer_.vocab_size()) + " pieces, the model " +
+                               std::to_string(expected) + " embeddings: they do not belong together");
+    }
+    check_positions(reference, input_.reference.string(), longest());
     for (const fs::path& candidate : input_.candidates) {
-      const int32_t found = Checkpoint::open(candidate)->config().vocab_size;
+      const ModelConfig config = Checkpoint::open(candidate)->config();
+      check_positions(config, candidate.string(), longest());
+      const int32_t found = config.vocab_size;
       if (found == expected) continue;
       throw std::runtime_error(candidate.string() + ": a vocabulary of " + std::to_string(found) +
                                " tokens, the reference " + input_.reference.string() + " has " +
@@ -100,8 +133,7 @@ class Session {
     const auto checkpoint = Checkpoint::open(path);
     const auto backend = make_backend_(f32);
     facts = {name, checkpoint->format(), checkpoint->weight_bytes(), backend->description()};
-    const int32_t longest = std::max(input_.prompts.empty() ? 1 : study_.longest(), longest_choice(choices_));
-    ModelRunner model(*backend, *checkpoint, path.string(), longest, [&](uint64_t done, uint64_t total) {
+    ModelRunner model(*backend, *checkpoint, path.string(), longest(), [&](uint64_t done, uint64_t total) {
       progress_(name + ": loading, MB", done / 1'000'000, total / 1'000'000);
     });
     use(model);
@@ -127,6 +159,7 @@ class Session {
   const CompareInput& input_;
   const MakeBackend& make_backend_;
   const CompareProgress& progress_;
+  const Tokenizer& tokenizer_;
   PromptStudy study_;
   std::vector<EncodedChoice> choices_;
   std::vector<fs::path> all_;

@@ -27,7 +27,7 @@ struct CompareInput {
 };
 
 struct ModelFacts {
-  std::string name;     // the path's last component; the whole path where two would be the same
+  std::string name;     // the path's last component, and folders before it where two would be the same
   std::string format;   // "GGUF Q4_1"
   uint64_t bytes = 0;   // of weights on disk
   std::string backend;  // what computed: "cpu (avx512bf16, 2 threads)"
@@ -66,8 +66,8 @@ std::optional<size_t> flips_beyond_noise(const Comparison& comparison, const Com
 // Opens a backend of BF16 or F32 arithmetic.
 using MakeBackend = std::function<std::unique_ptr<Backend>(bool f32)>;
 
-// Throws std::runtime_error with one line: vocabularies of different sizes (both named), models that do not
-// load, prompts too long for a model.
+// Throws std::runtime_error with one line: vocabularies of different sizes (both named), a tokenizer larger
+// than they, prompts too long for a model, all before anything is computed; models that do not load.
 Comparison compare(const CompareInput& input, const ChatTemplate& chat_template, const Tokenizer& tokenizer,
                    const MakeBackend& make_backend, const CompareProgress& progress);
 

@@ -43,6 +43,12 @@ int32_t argmax(std::span<const float> values) {
   return static_cast<int32_t>(std::max_element(values.begin(), values.end()) - values.begin());
 }
 
+void check_positions(const ModelConfig& config, const std::string& name, int32_t longest) {
+  if (longest <= config.max_position) return;
+  throw std::runtime_error(name + ": takes " + std::to_string(config.max_position) +
+                           " tokens, the longest prompt and answer have " + std::to_string(longest));
+}
+
 ModelRunner::ModelRunner(Backend& backend, const Checkpoint& checkpoint, std::string name, int32_t longest,
                          const std::function<void(uint64_t, uint64_t)>& progress)
     : backend_(backend),
@@ -51,10 +57,7 @@ ModelRunner::ModelRunner(Backend& backend, const Checkpoint& checkpoint, std::st
       max_rows_(kStepRows),
       max_logits_(kStepLogits) {
   const ModelConfig& config = checkpoint.config();
-  if (longest > config.max_position) {
-    throw std::runtime_error(name_ + ": takes " + std::to_string(config.max_position) +
-                             " tokens, the longest prompt and answer have " + std::to_string(longest));
-  }
+  check_positions(config, name_, longest);
   const int32_t longest_blocks = blocks_for(longest);
   const int32_t n_blocks =
       std::max(longest_blocks, std::min(kMaxSequences * longest_blocks, kCacheTokens / kBlockTokens));

@@ -80,6 +80,10 @@ class ModelRunner {
   std::vector<float> logits_;
 };
 
+// Throws std::runtime_error naming both numbers when a text of `longest` tokens has more than the model's
+// positions.
+void check_positions(const ModelConfig& config, const std::string& name, int32_t longest);
+
 // The index of the largest value, the lowest of equal ones. `values` is not empty.
 int32_t argmax(std::span<const float> values);
 

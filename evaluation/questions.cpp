@@ -86,7 +86,8 @@ std::optional<int32_t> index_field(const Json& object, const char* name, size_t 
   if (found == object.end() || found->is_null()) return {};
   if (!found->is_number_integer() || *found < 0 || *found >= n_options) {
     throw std::runtime_error(std::string(name) + ": expected an option's index 0.." +
-                             std::to_string(n_options - 1) + ", got " + found->dump().substr(0, 40));
+                             std::to_string(n_options - 1) + ", got " +
+                             found->dump(-1, ' ', true).substr(0, 40));
   }
   return found->get<int32_t>();
 }

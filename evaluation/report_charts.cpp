@@ -68,10 +68,16 @@ void end_labels(Svg& svg, const Comparison& c, const std::vector<Curve>& curves,
   for (const Curve& curve : curves)
     labels.push_back({y(curve.values.back()), curve.column, curve.values.back()});
   std::stable_sort(labels.begin(), labels.end(), [](const Label& a, const Label& b) { return a.y < b.y; });
-  for (size_t i = 1; i < labels.size(); ++i) labels[i].y = std::max(labels[i].y, labels[i - 1].y + 17);
-  const double over = labels.empty() ? 0 : std::max(0.0, labels.back().y - y.from);
-  for (Label& label : labels) {
-    svg.text(x, label.y - over + 4, fill(c, label.column, "class=\"end\""),
+  // Down until none covers another, then up again those that left the chart: each stays by its curve's end
+  // where there is room.
+  const double gap =
+      std::min(17.0, (y.from - y.to) / std::max<double>(static_cast<double>(labels.size()) - 1, 1));
+  for (size_t i = 1; i < labels.size(); ++i) labels[i].y = std::max(labels[i].y, labels[i - 1].y + gap);
+  double lowest = y.from;
+  for (auto label = labels.rbegin(); label != labels.rend(); ++label, lowest -= gap)
+    label->y = std::min(label->y, lowest);
+  for (const Label& label : labels) {
+    svg.text(x, label.y + 4, fill(c, label.column, "class=\"end\""),
              fmt::format("{:.0f}% {}", 100 * label.value, short_label(c.columns[label.column])));
   }
 }
@@ -103,6 +109,7 @@ std::string line_chart(const Comparison& c, const std::vector<Curve>& curves, co
       else
         data += fmt::format("{}{:.1f},{:.1f}", i == 0 ? "M" : "L", px, py);
     }
+    if (curve.values.size() == 1) data += fmt::format("H{:.1f}", x(last));  // a point alone is not drawn
     svg.path(data, stroke(c, curve.column));
   }
   end_labels(svg, c, curves, y, kWidth - right + 10);

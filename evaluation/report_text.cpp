@@ -122,8 +122,12 @@ std::string flip_lines(const Comparison& c) {
 
 // Names come from directories, formats from files: none of them steers the terminal.
 std::string without_controls(std::string text) {
+  unsigned before = 0;
   for (char& ch : text) {
-    if ((static_cast<unsigned char>(ch) < 32 && ch != '\n') || ch == 127) ch = ' ';
+    const unsigned c = static_cast<unsigned char>(ch);
+    if ((c < 32 && c != '\n') || c == 127) ch = ' ';
+    if (before == 0xc2 && c >= 0x80 && c < 0xa0) ch = '\xa0';  // U+0080 to U+009F become U+00A0
+    before = c;
   }
   return text;
 }

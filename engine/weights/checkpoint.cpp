@@ -85,6 +85,8 @@ class LoadedCheckpoint final : public Checkpoint {
 
   std::vector<float> vector(Role role, int32_t layer) const override { return values(weight(role, layer)); }
 
+  void release_pages() const override { table_.release_pages(); }
+
   std::vector<TensorInfo> tensors() const override {
     std::vector<TensorInfo> result;
     for (const auto& [key, weight] : weights_) result.push_back(weight.info);

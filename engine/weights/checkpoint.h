@@ -57,6 +57,9 @@ class Checkpoint {
   // A norm weight as FP32 [dim].
   virtual std::vector<float> vector(Role role, int32_t layer) const = 0;
 
+  // Hands back the memory of file pages that have been read: for who goes through tensors one by one.
+  virtual void release_pages() const = 0;
+
   virtual std::vector<TensorInfo> tensors() const = 0;
   // The tensor with this file name as FP32 in the file's own row order (no RoPE permutation): `inspect --dequantize`.
   // Returns rows*cols values; throws std::runtime_error for an unknown name.

@@ -49,6 +49,7 @@ CheckpointWriter::CheckpointWriter(fs::path folder, const std::vector<TensorSpec
                                    CheckpointLayout layout)
     : folder_(std::move(folder)), layout_(std::move(layout)) {
   if (!folder_.has_filename()) folder_ = folder_.parent_path();  // "models/q4/"
+  if (folder_.empty()) throw std::runtime_error("the folder to write has no name");
   if (fs::symlink_status(folder_).type() != fs::file_type::not_found)
     throw std::runtime_error(folder_.string() + ": exists already; name a new folder");
   partial_ = folder_;
@@ -147,18 +148,16 @@ void CheckpointWriter::write(const std::string& name, std::span<const std::byte>
   place.written = true;
 }
 
-void CheckpointWriter::write_file(const std::string& name, const std::string& text) {
+void CheckpointWriter::write_file(const std::string& name, std::span<const std::byte> bytes) {
   const fs::path path = partial_ / name;
   const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
   if (file < 0) fail(path, "cannot create");
   files_.push_back(file);
-  write_at(file, std::as_bytes(std::span(text)), 0, path);
+  write_at(file, bytes, 0, path);
 }
 
-void CheckpointWriter::copy_file(const fs::path& from) {
-  std::error_code error;
-  fs::copy_file(from, partial_ / from.filename(), error);
-  if (error) throw std::runtime_error(from.string() + ": cannot copy: " + error.message());
+void CheckpointWriter::write_text(const std::string& name, const std::string& text) {
+  write_file(name, std::as_bytes(std::span(text)));
 }
 
 // Names sorted, four spaces: as mlx_lm writes it.
@@ -171,8 +170,8 @@ std::string CheckpointWriter::index_text() const {
 
 void CheckpointWriter::finish(const std::string& config) {
   for (const auto& [name, place] : places_) CHECK(place.written, "tensor " + name + " was never written");
-  if (layout_.index_always || shards_.size() > 1) write_file("model.safetensors.index.json", index_text());
-  write_file("config.json", config);
+  if (layout_.index_always || shards_.size() > 1) write_text("model.safetensors.index.json", index_text());
+  write_text("config.json", config);
   for (const int file : files_) {
     if (::fsync(file) != 0) fail(partial_, "cannot write");
   }

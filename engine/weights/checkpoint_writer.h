@@ -35,8 +35,7 @@ class CheckpointWriter {
   // All bytes of one planned tensor, once.
   void write(const std::string& name, std::span<const std::byte> bytes);
   // Another file of the folder.
-  void write_file(const std::string& name, const std::string& text);
-  void copy_file(const std::filesystem::path& from);
+  void write_file(const std::string& name, std::span<const std::byte> bytes);
   // Index and `config` come last, then the folder gets its name. Every tensor must have been written.
   void finish(const std::string& config);
 
@@ -52,6 +51,7 @@ class CheckpointWriter {
   void check_space() const;
   void create_shards();
   std::string shard_name(size_t shard) const;
+  void write_text(const std::string& name, const std::string& text);
   std::string index_text() const;
 
   std::filesystem::path folder_, partial_;

@@ -21,6 +21,9 @@ class MappedFile {
 
   const std::filesystem::path& path() const { return path_; }
   std::span<const std::byte> bytes() const { return bytes_; }
+  // Pages that have been read count as the process's memory until someone needs the room. This hands them
+  // back at once; what is read again comes from the file again.
+  void release_pages() const;
 
  private:
   MappedFile(std::filesystem::path path, std::span<const std::byte> bytes)

@@ -1,8 +1,5 @@
 #include "engine/weights/quantize.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <map>
@@ -65,15 +62,6 @@ bool is_projection(Role role) {
          role == Role::w2 || role == Role::w3;
 }
 
-// Mapped pages that have been read count as the process's memory until someone needs the room. This hands
-// them back at once; a hint, without effect on what memory of any kind holds.
-void release_pages(std::span<const std::byte> bytes) {
-  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<uintptr_t>(bytes.data()) + page - 1) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(bytes.data() + bytes.size()) / page * page;
-  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_PAGEOUT);
-}
-
 class Quantizer {
  public:
   Quantizer(const QuantizeOptions& options, const QuantizeProgress& progress)
@@ -97,7 +85,10 @@ class Quantizer {
     CheckpointWriter writer(options_.out, specs, layout());
     for (const Item& item : items_) write(item, writer);
     copy_companions(writer);
-    const Json config = has_config_ ? config_ : make_hf_config(source_->config(), !source_->has_output());
+    const bool tied = !source_->has_output();
+    Json config = has_config_ ? config_ : make_hf_config(source_->config(), tied);
+    // Where the key is missing, mlx_lm takes the embeddings to be tied and transformers takes them not to be.
+    if (!config.contains("tie_word_embeddings")) config["tie_word_embeddings"] = tied;
     writer.finish(quantized_config_text(config, generation_, options_, row_of(options_.to).bits));
     return std::move(report_);
   }
@@ -214,13 +205,12 @@ class Quantizer {
     const RowReader dequantize = [&](int64_t row, std::span<float> out) {
       dequantize_row(matrix, source_row(item.role, row), out);
     };
-    auto parts = encode_tensor(item.plan, dequantize, threads_, progress);
-    release_pages(matrix.codes);
-    return parts;
+    return encode_tensor(item.plan, dequantize, threads_, progress);
   }
 
   void write(const Item& item, CheckpointWriter& writer) {
     const auto parts = encode(item);
+    source_->release_pages();
     const std::vector<TensorSpec> specs = specs_of(item.plan);
     for (size_t i = 0; i < specs.size(); ++i) writer.write(specs[i].name, parts[i]);
     done_ += item.source_bytes;
@@ -235,7 +225,8 @@ class Quantizer {
     for (const fs::directory_entry& entry : fs::directory_iterator(options_.model)) {
       const std::string name = entry.path().filename().string();
       const bool wanted = name.starts_with("tokenizer") || std::ranges::find(others, name) != others.end();
-      if (wanted && entry.is_regular_file()) writer.copy_file(entry.path());
+      if (!wanted || !entry.is_regular_file() || entry.file_size() == 0) continue;
+      writer.write_file(name, MappedFile::open(entry.path())->bytes());
     }
   }
 

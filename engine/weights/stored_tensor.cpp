@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <set>
 #include <stdexcept>
 #include <utility>
 
@@ -95,6 +96,12 @@ uint64_t TensorTable::bytes() const {
   uint64_t total = 0;
   for (const auto& [name, entry] : tensors_) total += entry.tensor.bytes.size();
   return total;
+}
+
+void TensorTable::release_pages() const {
+  std::set<std::shared_ptr<const MappedFile>> files;  // many tensors, few files
+  for (const auto& [name, entry] : tensors_) files.insert(entry.tensor.file);
+  for (const auto& file : files) file->release_pages();
 }
 
 std::span<const std::byte> aligned(std::span<const std::byte> bytes, size_t size,

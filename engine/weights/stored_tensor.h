@@ -47,6 +47,7 @@ class TensorTable {
   const StoredTensor& take(const std::string& name);
   std::vector<const StoredTensor*> unused() const;
   uint64_t bytes() const;
+  void release_pages() const;  // of every file: MappedFile
 
  private:
   struct Entry {

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <stdexcept>
 
@@ -50,10 +52,27 @@ class ProgressLine {
   Clock::time_point shown_;
 };
 
-// Before the long work: a report that cannot be written should not be made first.
+// Before the long work: a report that cannot be written should not be made first. Leaves what was there, and
+// nothing where nothing was.
 void check_writable(const std::string& path) {
   if (path.empty()) return;
+  const bool existed = std::filesystem::exists(path);
   if (!std::ofstream(path, std::ios::app)) throw std::runtime_error(path + ": cannot be written");
+  if (!existed) std::filesystem::remove(path);
+}
+
+// Equal sizes do not make equal vocabularies: the ids of both must stand for the same text. Control tokens
+// have changed their names between releases of one vocabulary; a candidate without a tokenizer is believed.
+void check_same_tokens(const Tokenizer& reference, const std::string& candidate) {
+  const auto own = own_tokenizer(Checkpoint::open(candidate)->tokenizer());
+  const int32_t common = own ? std::min(own->vocab_size(), reference.vocab_size()) : 0;
+  for (int32_t id = 0; id < common; ++id) {
+    if (own->is_control(id) || reference.is_control(id)) continue;
+    if (own->token_bytes(id) == reference.token_bytes(id)) continue;
+    throw std::runtime_error(fmt::format(
+        "{}: token {} is \"{}\", with the reference \"{}\": only equal vocabularies can be compared",
+        candidate, id, own->piece(id), reference.piece(id)));
+  }
 }
 
 void write_file(const std::string& path, const std::string& text) {
@@ -84,10 +103,15 @@ CompareInput input_of(const CompareOptions& options) {
 int run_compare(const CompareOptions& options) {
   const auto start = Clock::now();
   check_consistent(options.model);
+  if (options.model.prefill_gemm == "cublas") {
+    throw std::runtime_error(
+        "--prefill-gemm cublas: compare needs tokens that do not depend on the load: own");
+  }
   const CompareInput input = input_of(options);
   const auto tokenizer =
       load_tokenizer(options.model.tokenizer.empty() ? options.model.model : options.model.tokenizer);
   const ChatTemplate chat_template = make_chat_template(tokenizer, options.model.chat_template);
+  for (const std::string& candidate : options.candidates) check_same_tokens(*tokenizer, candidate);
   check_writable(options.json);
   check_writable(options.html);
   const auto backend = [&](bool f32) {

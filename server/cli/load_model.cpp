@@ -13,7 +13,6 @@
 #include "server/cli/load_display.h"
 #include "server/cli/load_tokenizer.h"
 #include "tokenizer/chat_template.h"
-#include "tokenizer/gguf_tokenizer.h"
 
 namespace tramontane {
 namespace {
@@ -35,9 +34,7 @@ std::string fingerprint(const std::string& text) {
 
 std::shared_ptr<const Tokenizer> tokenizer_of(const TokenizerSource& source, const std::string& path) {
   if (!path.empty()) return load_tokenizer(path);
-  if (!source.sentencepiece_file.empty())
-    return load_sentencepiece_tokenizer(source.sentencepiece_file.string());
-  if (source.gguf_metadata) return tokenizer_from_gguf(*source.gguf_metadata);
+  if (auto own = own_tokenizer(source)) return own;
   throw std::runtime_error("the checkpoint has no tokenizer: give --tokenizer FILE");
 }
 

@@ -55,4 +55,10 @@ std::shared_ptr<const Tokenizer> load_tokenizer(const std::string& path) {
   }
 }
 
+std::shared_ptr<const Tokenizer> own_tokenizer(const TokenizerSource& source) {
+  if (!source.sentencepiece_file.empty())
+    return load_sentencepiece_tokenizer(source.sentencepiece_file.string());
+  return source.gguf_metadata ? tokenizer_from_gguf(*source.gguf_metadata) : nullptr;
+}
+
 }  // namespace tramontane

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "engine/weights/quantize.h"
 #include "server/cli/load_display.h"
 #include "server/cli/signals.h"
@@ -15,6 +17,8 @@ struct Interrupted {
 
 void print_report(const QuantizeCommandOptions& options, const QuantizeReport& report) {
   fmt::print(stderr, "{}: {} of {}\n", options.out, format_bytes(report.bytes_written), options.to);
+  if (!std::filesystem::is_directory(options.model))
+    fmt::print(stderr, "without a tokenizer: use it with --tokenizer {}\n", options.model);
   if (report.left_dense.empty()) return;
   fmt::print(stderr, "{} matrices stay as they are, group {} does not divide their rows: {}{}\n",
              report.left_dense.size(), options.group, report.left_dense.front(),

@@ -1,6 +1,8 @@
 """`tramontane compare` from the command line: table, JSON, page, and what it refuses."""
 import html.parser
 import json
+import pathlib
+import re
 
 import pytest
 
@@ -154,6 +156,65 @@ def test_unequal_vocabularies_are_refused(prompts):
     assert_one_line_failure(result, "tiny-nf4-dq", "2048", "tiny-v0.3-bf16", "32768", "equal vocabularies")
 
 
+def variant(folder, tokenizer=None, **config):
+    """The quantised model with another tokenizer or other settings."""
+    folder.mkdir(parents=True)
+    for file in pathlib.Path(QUANTISED).iterdir():
+        (folder / file.name).symlink_to(file)
+    if config:
+        text = json.dumps(json.loads((folder / "config.json").read_text()) | config)
+        (folder / "config.json").unlink()
+        (folder / "config.json").write_text(text)
+    if tokenizer:
+        (folder / "tokenizer.model").symlink_to(DATA / "tokenizers" / tokenizer)
+    return str(folder)
+
+
+def test_vocabularies_of_one_size_must_hold_the_same_tokens(tmp_path, prompts):
+    arguments = ["--prompts", prompts, "--max-tokens", "2", "--no-noise-floor", "--candidate"]
+    other = variant(tmp_path / "v1", "tokenizer.model.v1")
+    assert_one_line_failure(compare(*arguments, other), other, "token 751 ", "equal vocabularies")
+    # Releases 2 and 3 differ in the names of control tokens alone.
+    release = variant(tmp_path / "v2", "mistral_instruct_tokenizer_240216.model.v2")
+    assert compare(*arguments, release).returncode == 0
+
+
+def test_a_tokenizer_larger_than_the_vocabulary_is_refused(prompts):
+    result = run("compare", "--reference", OTHER_VOCABULARY, "--candidate", OTHER_VOCABULARY, "--prompts", prompts, "--tokenizer", MODEL)
+    assert_one_line_failure(result, "tiny-nf4-dq", "32768 pieces", "2048 embeddings")
+
+
+def test_a_candidate_that_takes_fewer_tokens_is_refused_before_the_work(tmp_path, prompts):
+    short = variant(tmp_path / "short", max_position_embeddings=40)
+    result = compare("--candidate", MODEL, "--candidate", short, "--prompts", prompts)
+    assert_one_line_failure(result, short, "takes 40 tokens")
+    assert len(result.stderr.splitlines()) == 1, "no model was loaded"
+
+
+def test_models_of_one_name_are_told_apart_by_their_folders(tmp_path, prompts):
+    figures = tmp_path / "drift.json"
+    old, new = (variant(tmp_path / name / "q4") for name in ("old", "new"))
+    result = compare("--candidate", old, "--candidate", new, "--prompts", prompts, "--max-tokens", "2", "--no-noise-floor", "--json", str(figures))
+    assert result.returncode == 0, result.stderr
+    assert [column["name"] for column in json.loads(figures.read_text())["columns"]] == ["old/q4", "new/q4"]
+
+
+def test_a_model_is_called_as_it_was_given(tmp_path, prompts):
+    figures = tmp_path / "drift.json"
+    (tmp_path / "mine").symlink_to(QUANTISED)
+    result = compare("--candidate", f"{tmp_path}/mine/", "--prompts", prompts, "--max-tokens", "2", "--no-noise-floor", "--json", str(figures))
+    assert result.returncode == 0, result.stderr
+    assert json.loads(figures.read_text())["columns"][0]["name"] == "mine"
+
+
+def test_a_run_that_fails_leaves_reports_as_they_were(tmp_path, prompts):
+    kept, absent = tmp_path / "drift.json", tmp_path / "drift.html"
+    kept.write_text("of yesterday")
+    result = compare("--candidate", OTHER_VOCABULARY, "--prompts", prompts, "--json", str(kept), "--html", str(absent))
+    assert_one_line_failure(result, "tiny-nf4-dq")
+    assert kept.read_text() == "of yesterday" and not absent.exists()
+
+
 @pytest.mark.parametrize(
     "arguments, words",
     [
@@ -161,11 +222,27 @@ def test_unequal_vocabularies_are_refused(prompts):
         (["--candidate", MODEL, "--prompts", "/nonexistent"], ["/nonexistent"]),
         (["--candidate", "/nonexistent"], ["/nonexistent"]),
         ([], ["--candidate"]),
+        (["--candidate", MODEL, "--prefill-gemm", "cublas"], ["--prefill-gemm cublas", "compare needs"]),
         (["--candidate", MODEL, "--json", "/nonexistent/drift.json"], ["/nonexistent/drift.json", "cannot be written"]),
     ],
 )
 def test_failures_are_one_line(arguments, words):
     assert_one_line_failure(compare(*arguments), *words)
+
+
+def test_the_readme_has_the_figures_of_the_report_that_it_shows():
+    page = (ROOT / "docs/drift-smollm2.html").read_text()
+    readme = (ROOT / "README.md").read_text()
+    rows = {"mean KL": "KL mean", "same likeliest": "top-1 agreement", "perplexity of": "perplexity shift", "greedy answers": "answers changed"}
+    for ours, theirs in rows.items():
+        shown = [cell.strip() for cell in re.search(rf"^\| {ours}.*$", readme, re.M)[0].split("|")[2:-1]]
+        row = re.search(rf"<td>{theirs}<span.*?</tr>", page)[0]
+        measured = [re.match("[-+.\\d]+", cell)[0] for cell in re.findall("<td>([^<]*)</td>", row)]
+        assert len(shown) == len(measured) == 7
+        for text, value in zip(shown, measured):
+            assert round(float(value), len(text.partition(".")[2])) == float(text), (theirs, text, value)
+    positions = re.search(r"(\d+) positions of the reference", page)[1]
+    assert f"{int(positions):,} positions" in readme
 
 
 def test_computing_options_are_those_of_the_other_commands(tmp_path, prompts):

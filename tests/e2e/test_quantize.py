@@ -1,5 +1,6 @@
 """`tramontane quantize` from the command line: every target can be loaded again, and what is unfinished never looks finished."""
 import json
+import os
 import pathlib
 import signal
 import struct
@@ -84,9 +85,19 @@ def test_a_quantised_source_is_refused(tmp_path):
     assert not (tmp_path / "second").exists()
 
 
+def test_where_the_tokenizer_of_a_gguf_source_is_to_be_had(tmp_path):
+    source = pathlib.Path.home() / ".cache/tramontane/SmolLM2-135M-Instruct.Q4_1.gguf"
+    if not source.exists():
+        pytest.skip("the default model is not in the cache folder: run script/default-model")
+    result = run("quantize", "--model", str(source), "--to", "bf16", "--out", str(tmp_path / "out"))
+    assert result.returncode == 0, result.stderr
+    assert f"use it with --tokenizer {source}" in result.stderr
+    assert "--tokenizer" not in run("quantize", "--model", MODEL, "--to", "bf16", "--out", str(tmp_path / "tiny")).stderr
+
+
 @pytest.fixture(scope="module")
 def slow_model(tmp_path_factory):
-    """300 MB of zeros (holes in the file): seconds of work."""
+    """160 MB of zeros (holes in the file): seconds of work. Weights begin at odd places, as old files' may."""
     folder = tmp_path_factory.mktemp("slow")
     config = json.loads((pathlib.Path(MODEL) / "config.json").read_text()) | {"intermediate_size": 131072, "vocab_size": 32768}
     (folder / "config.json").write_text(json.dumps(config))
@@ -104,10 +115,22 @@ def slow_model(tmp_path_factory):
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(header).encode()
+    text += b" " * (1 - len(text) % 2)
     with open(folder / "model.safetensors", "wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
         file.truncate(8 + len(text) + at)
     return folder
+
+
+@pytest.mark.parametrize("target", ["q4", "nf4"])
+def test_memory_stays_near_the_largest_tensor(slow_model, tmp_path, target):
+    process = subprocess.Popen([BIN, "quantize", "--model", str(slow_model), "--to", target, "--out", str(tmp_path / "out")],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT)  # fmt: skip
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    # A tensor (17 MB) as the file has it, once more where the file does not align it, and its new form; the program itself.
+    assert usage.ru_maxrss * 1024 < 100e6 < (slow_model / "model.safetensors").stat().st_size / 1.5
 
 
 def start_and_interrupt(slow_model, out, number):

@@ -10,6 +10,7 @@ namespace tramontane {
 namespace {
 
 using testing::AllOf;
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -114,6 +115,8 @@ TEST_F(Questions, BadChoiceItemsAreNamedByLineAndField) {
               HasSubstr("options[1]: stands there twice"));
   EXPECT_THAT(choice_fault(R"({"question": "Q", "options": ["A", "B"], "gold": 2})"),
               HasSubstr("gold: expected an option's index 0..1, got 2"));
+  EXPECT_THAT(choice_fault(R"({"question": "Q", "options": ["A", "B"], "gold": "ééééééééééé"})"),
+              EndsWith("got \"\\u00e9\\u00e9\\u00e9\\u00e9\\u00e9\\u00e9\\u0"));
   EXPECT_THAT(choice_fault(R"({"question": "Q", "options": ["A", "B"], "unknown": "B"})"),
               HasSubstr("unknown"));
   EXPECT_THAT(choice_fault(R"({"question": "Q", "options": ["A", "B"], "gold": 18446744073709551615})"),

@@ -4,16 +4,19 @@
 #include <gtest/gtest.h>
 
 #include <nlohmann/json.hpp>
+#include <regex>
 
+#include "evaluation/report_charts.h"
 #include "evaluation/svg.h"
 
 namespace tramontane {
 namespace {
 
+using testing::ContainsRegex;
 using testing::HasSubstr;
 using testing::Not;
 
-constexpr const char* kHostile = "</script><script>alert('&\"')</script>\x1b[31m\xff";
+constexpr const char* kHostile = "</script><script>alert('&\"')</script>\x1b[31m\u009b31m\xff";
 
 PromptDrift drift(bool changed) {
   PromptDrift d;
@@ -77,6 +80,7 @@ TEST(Report, NothingFromAModelBecomesMarkup) {
     EXPECT_THAT(page, Not(HasSubstr("\xff")));
     EXPECT_THAT(page, Not(HasSubstr("nan")));
     EXPECT_THAT(text_report(c), Not(HasSubstr("\x1b")));
+    EXPECT_THAT(text_report(c), Not(HasSubstr("\u009b"))) << "some terminals take it for ESC [";
     EXPECT_TRUE(nlohmann::json::accept(json_report(c)));
   }
 }
@@ -89,6 +93,38 @@ TEST(Report, EscapesAndReplaces) {
 
 TEST(Report, MarksTheFirstWordThatDiffers) {
   EXPECT_THAT(html_report(comparison()), HasSubstr("<span class=\"same\">the </span><mark>end</mark>"));
+}
+
+// The y of every label that names a curve at its end.
+std::vector<double> end_labels(const std::string& chart) {
+  std::vector<double> result;
+  const std::regex label("y=\"(-?[0-9.]+)\" style=\"[^\"]*\" class=\"end\"");
+  for (std::sregex_iterator i(chart.begin(), chart.end(), label), end; i != end; ++i)
+    result.push_back(std::stod((*i)[1]));
+  return result;
+}
+
+TEST(Report, CurvesAreNamedWhereTheyEnd) {
+  Comparison c = comparison();
+  for (CompareColumn& column : c.columns) column.prompts = {drift(false), drift(false)};
+  PromptDrift lost = drift(true);
+  lost.first_divergence = 0;
+  for (int i = 0; i < 4; ++i) {
+    c.columns.push_back(c.columns.back());
+    c.columns.back().prompts = {lost, lost};
+  }
+  // Two curves end at the top, 14 from the chart's edge, four at the bottom, at 286; text lies 4 below.
+  EXPECT_EQ(end_labels(survival_chart(c)), (std::vector<double>{18, 35, 239, 256, 273, 290}));
+  while (c.columns.size() < 40) c.columns.push_back(c.columns.back());
+  for (const double y : end_labels(survival_chart(c))) EXPECT_TRUE(y >= 17.9 && y <= 290.1) << y;
+}
+
+TEST(Report, OnePositionIsALine) {
+  Comparison c = comparison();
+  c.answers = {{"first", "a", {1}}, {"second", "b", {1}}};
+  for (CompareColumn& column : c.columns)
+    for (PromptDrift& prompt : column.prompts) prompt.positions.resize(1);
+  EXPECT_THAT(agreement_chart(c), ContainsRegex("d=\"M56.0,[0-9.]+H710.0\""));
 }
 
 TEST(Report, CountsChangesBeyondTheNoise) {

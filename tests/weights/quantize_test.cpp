@@ -181,6 +181,8 @@ TEST(Quantize, WritesSeveralFilesWithAnIndex) {
   EXPECT_TRUE(fs::exists(dir.path() / "many" / "model-00001-of-00002.safetensors"));
   EXPECT_TRUE(fs::exists(dir.path() / "many" / "model.safetensors.index.json"));
   EXPECT_GT(expect_same_tensors(dir.path() / "many", dir.path() / "one"), 90u);
+  const auto index = nlohmann::json::parse(text_of(dir.path() / "many" / "model.safetensors.index.json"));
+  EXPECT_EQ(index["metadata"]["total_size"], Checkpoint::open(dir.path() / "one")->weight_bytes());
   // Every tensor lies where its elements are aligned, the odd-sized quant_state texts notwithstanding.
   const auto many = read_safetensors_folder(dir.path() / "many", "model.safetensors");
   for (const StoredTensor* tensor : many.table.unused()) {
@@ -225,6 +227,18 @@ TEST(Quantize, BringsGgufRowsToHuggingFaceOrder) {
   const auto stored = after->dequantize("model.layers.0.self_attn.q_proj.weight").values;
   const auto source = before->dequantize("blk.0.attn_q.weight").values;
   EXPECT_EQ(stored[8], source[16]);  // the second row is the second pair's first element
+}
+
+// mlx_lm and transformers take a missing key differently; what is written leaves them no choice.
+TEST(Quantize, SaysWhetherTheEmbeddingsAreTied) {
+  const TempDir dir;
+  nlohmann::json config = small_config();
+  config.erase("tie_word_embeddings");
+  write_small_model(dir, config, small_tensors());
+  quantize(dir.path(), "bf16", dir.path() / "out");
+  const auto written = nlohmann::json::parse(text_of(dir.path() / "out" / "config.json"));
+  EXPECT_EQ(written.value("tie_word_embeddings", nlohmann::json()),
+            !Checkpoint::open(dir.path())->has_output());
 }
 
 TEST(Quantize, LeavesNothingWhenInterrupted) {
@@ -272,6 +286,7 @@ TEST(Quantize, RefusesWhatItCannotDo) {
   EXPECT_THAT(fault(source, "nf4", 32), HasSubstr("--group 32 is not supported for nf4: expected 64"));
   EXPECT_THAT(fault(source, "q5", 64), HasSubstr("--to \"q5\" is not a format"));
   EXPECT_THAT(fault(dir.path() / "none", "q4", 64), HasSubstr("no such file"));
+  EXPECT_THAT(message_of([&] { quantize(source, "q4", ""); }), HasSubstr("the folder to write has no name"));
   EXPECT_TRUE(fs::is_empty(dir.path()));
   fs::create_directory(out);
   EXPECT_THAT(fault(source, "q4", 64), HasSubstr("out: exists already"));
