@@ -17,7 +17,7 @@ constexpr size_t kTableBytes = 16 * sizeof(float);
 
 int64_t tile_code_bytes(WeightCodes codes) {
   if (codes == WeightCodes::bf16) return kTileBytes;
-  return codes == WeightCodes::bytes ? kTileBytes / 2 : kTileBytes / 4;
+  return kTileBytes / 16 * (codes == WeightCodes::nibbles ? 4 : codes == WeightCodes::sixes ? 6 : 8);
 }
 
 // Where a tile's codes begin in its panel.
@@ -79,10 +79,23 @@ void pack_bytes(const PanelRows& rows, const AmxWeights& layout, int channel, in
   for (int64_t i = 0; i < count; ++i) tile[channel * kTileK + i] = signed_where_asked(layout, row[first + i]);
 }
 
+constexpr int kSixHighs = kPanelChannels * kTileK / 2;  // where the high bits of a tile's 6-bit codes begin
+
+void pack_sixes(const PanelRows& rows, const AmxWeights&, int channel, int64_t first, std::byte* tile) {
+  const std::byte* row = rows.codes(channel);
+  const int64_t count = std::min<int64_t>(kTileK, rows.matrix.k - first);
+  for (int64_t i = 0; i < count; ++i) {
+    const std::byte code = row[first + i];
+    tile[channel * 16 + i % 16] |= (code & std::byte{15}) << i / 16 * 4;
+    tile[kSixHighs + channel * 8 + i % 8] |= (code >> 4 & std::byte{3}) << i / 8 * 2;
+  }
+}
+
 void pack_panel(const PanelRows& rows, const AmxWeights& layout, std::byte* out) {
   if (layout.codes != WeightCodes::bf16) pack_scales(rows, layout, out);
   const auto pack_tile = layout.codes == WeightCodes::bf16      ? pack_dense
                          : layout.codes == WeightCodes::nibbles ? pack_nibbles
+                         : layout.codes == WeightCodes::sixes   ? pack_sixes
                                                                 : pack_bytes;
   for (int64_t tile = 0; tile < layout.tiles; ++tile)
     for (int channel = 0; channel < rows.channels; ++channel)
@@ -98,7 +111,7 @@ AmxWeights layout_of(const Matrix& matrix) {
   layout.codes = WeightCodes::bf16;
   layout.unit_tiles = 1;
   if (matrix.quant) {
-    layout.codes = matrix.quant->bits == 4 ? WeightCodes::nibbles : WeightCodes::bytes;
+    layout.codes = weight_codes(matrix.quant->bits);
     layout.scale_type = scale_type_of(matrix.scale_dtype);
     layout.has_bias = matrix.quant->has_bias;
     layout.group = matrix.quant->group;
@@ -159,6 +172,10 @@ void read_amx_row(const Matrix& matrix, int64_t n, float* out) {
     if (w.codes == WeightCodes::nibbles) {
       const auto byte = std::to_integer<unsigned>(codes[channel / 4 * 64 + i * 2 + channel % 4 / 2]);
       code = w.table[byte >> channel % 2 * 4 & 15u];
+    } else if (w.codes == WeightCodes::sixes) {
+      const std::byte low = codes[channel * 16 + i % 16] >> i / 16 * 4 & std::byte{15};
+      const std::byte high = codes[kSixHighs + channel * 8 + i % 8] >> i / 8 * 2 & std::byte{3};
+      code = static_cast<float>(std::to_integer<int>(low | high << 4)) - w.code_zero;
     } else {
       const std::byte byte = signed_where_asked(w, codes[channel * kTileK + i]);
       code = static_cast<float>(std::to_integer<int>(byte)) - w.code_zero;

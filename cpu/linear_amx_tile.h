@@ -20,7 +20,10 @@ inline constexpr int kTileK = 32, kTileColumns = 16, kTileBytes = 1024;
 //   nibbles: 4 x 32 words of 16 bits; word i of vector v holds k = i of channels 4v .. 4v+3 from the lowest
 //            nibble, so that a shift leaves one channel's codes where vpermw reads them
 //   bytes:   16 channels x 32 codes; with a code_zero of 128 less 128, as signed bytes
-// A weight is bf16(table[nibble] * scale + bias), or bf16((byte - code_zero) * scale + bias): product and sum
+//   sixes:   the low 4 bits: 16 channels x 16 bytes, byte i holding k = i and, above, k = 16 + i; then the
+//   high 2 bits:
+//            16 channels x 8 bytes, byte i holding k = i, 8 + i, 16 + i, 24 + i from the lowest
+// A weight is bf16(table[nibble] * scale + bias), or bf16((code - code_zero) * scale + bias): product and sum
 // rounded to FP32 each, as QuantLayout says.
 struct AmxWeights {
   int64_t n, k, tiles;
@@ -33,7 +36,7 @@ struct AmxWeights {
   ScaleType scale_type;
   bool has_bias;
   int group;           // for bf16: 0
-  float code_zero;     // for bytes
+  float code_zero;     // for sixes and bytes
   const float* table;  // for nibbles: 16 values
 };
 

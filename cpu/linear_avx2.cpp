@@ -168,6 +168,22 @@ struct Isa : Avx2 {
   static Pair byte_pair(const unsigned char* codes, Zero zero) {
     return {byte_words<J>(codes, zero), byte_words<J>(codes + 32, zero)};
   }
+
+  using Sixes = Zero;
+  static Sixes load_sixes(float code_zero) { return load_zero(code_zero); }
+  template <int J>
+  static __m256i six_words(const unsigned char* codes, Sixes zero) {
+    const __m256i low = _mm256_srli_epi32(load_codes(codes + J / 4 * 64), 4 * (J % 4));
+    const __m256i high = load_codes(codes + 128);
+    const __m256i moved = J < 2 ? _mm256_slli_epi32(high, 4 - 2 * J) : _mm256_srli_epi32(high, 2 * J - 4);
+    const __m256i code = _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi16(0x0f)),
+                                         _mm256_and_si256(moved, _mm256_set1_epi16(0x30)));
+    return _mm256_sub_epi16(code, zero);
+  }
+  template <int J>
+  static Pair six_pair(const unsigned char* codes, Sixes zero) {
+    return {six_words<J>(codes, zero), six_words<J>(codes + 32, zero)};
+  }
 };
 
 #include "cpu/linear_tiles.inc"

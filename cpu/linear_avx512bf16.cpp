@@ -76,6 +76,32 @@ struct Isa {
     const __m512i odd = byte_value(_mm512_srli_epi32(load_codes(codes), 16 * J + 8), zero);
     return (Pair)_mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(even, 16), odd);
   }
+
+  // The 64 numbers that codes of 6 bits stand for, exact in BF16: vpermi2w reads 6 index bits of each 16.
+  struct Sixes {
+    __m512i lower, upper;
+  };
+  static Sixes load_sixes(float code_zero) {
+    alignas(64) uint32_t values[64];
+    for (int i = 0; i < 64; ++i) {
+      const float value = static_cast<float>(i) - code_zero;
+      __builtin_memcpy(&values[i], &value, 4);
+    }
+    const auto bf16 = [&](int from) {
+      return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_load_si512(values + from), 16));
+    };
+    return {_mm512_inserti64x4(_mm512_castsi256_si512(bf16(0)), bf16(16), 1),
+            _mm512_inserti64x4(_mm512_castsi256_si512(bf16(32)), bf16(48), 1)};
+  }
+  template <int J>
+  static Pair six_pair(const unsigned char* codes, const Sixes& values) {
+    const __m512i low = _mm512_srli_epi32(load_codes(codes + J / 4 * 64), 4 * (J % 4));
+    const __m512i high = load_codes(codes + 128);
+    const __m512i moved = J < 2 ? _mm512_slli_epi32(high, 4 - 2 * J) : _mm512_srli_epi32(high, 2 * J - 4);
+    const __m512i code = _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi16(0x0f)),
+                                         _mm512_and_si512(moved, _mm512_set1_epi16(0x30)));
+    return (Pair)_mm512_permutex2var_epi16(values.lower, code, values.upper);
+  }
 };
 
 #include "cpu/linear_tiles.inc"

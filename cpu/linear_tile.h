@@ -10,7 +10,7 @@ namespace tramontane {
 // Output channels of a panel: the FP32 lanes of one 512-bit vector.
 inline constexpr int kPanelChannels = 16;
 
-enum class WeightCodes : uint8_t { bf16, nibbles, bytes };
+enum class WeightCodes : uint8_t { bf16, nibbles, sixes, bytes };
 enum class ScaleType : uint8_t { f32, f16, bf16 };
 
 // A packed matrix: panels of 16 channels, each `panel_bytes` long and 64-byte aligned, the last one filled up
@@ -18,7 +18,11 @@ enum class ScaleType : uint8_t { f32, f16, bf16 };
 // then its codes, 64 bytes = 16 channels x 32 bits at a time. The 32 bits of a channel:
 //   bf16:    weights k, k+1                          (k rises by 2)
 //   nibbles: codes of k, k+2, k+4, k+6 in bits 0..15 from the lowest, of k+1, k+3, k+5, k+7 in bits 16..31
-//   (by 8) bytes:   codes of k .. k+3 from the lowest byte  (by 4)
+//   (by 8)
+//   bytes:   codes of k .. k+3 from the lowest byte  (by 4)
+//   sixes:   the low 4 bits of k .. k+7 and of k+8 .. k+15 as nibbles, then the high 2 bits of k, k+2, ..
+//   k+14 from
+//            the lowest, of the odd ones from bit 16  (three times 64 bytes, by 16)
 // A weight is table[nibble] * scale + bias, or (byte - code_zero) * scale + bias.
 struct PackedWeights {
   int64_t n, k;
@@ -28,10 +32,10 @@ struct PackedWeights {
   ScaleType scale_type;
   bool has_bias;
   int group;                   // for bf16: 0
-  float code_zero;             // for bytes
+  float code_zero;             // for sixes and bytes
   const uint16_t* table_bf16;  // for nibbles: the 16 values in BF16, twice
   const float* table_f32;      // and in FP32
-  float table_factor;          // a power of two that takes its largest entry to 2^12 .. 2^13; for bytes 1
+  float table_factor;  // a power of two that takes its largest entry to 2^12 .. 2^13; without a table 1
 };
 
 // y[row, channel] for rows first_row..last_row and the channels of panels first_panel..last_panel.
@@ -47,7 +51,7 @@ struct LinearPart {
   // For kernels in integers, whose x above is then the words:
   // [rows, k]: x / 2^e of its group, rounded to the nearest integer, the largest in magnitude 1024 to 2040
   int16_t* x_words;
-  float* x_steps;    // [rows, k / group]: 2^e / table_factor
+  float* x_steps;  // [rows, k / group]: 2^e / table_factor
 };
 
 // One instruction set. multiply_part reads x_sums where the matrix has biases; prepare_rows writes them for

@@ -24,13 +24,13 @@ int64_t scale_bytes(const Matrix& matrix) {
   return matrix.quant ? round_up(matrix.k / matrix.quant->group * group_bytes(matrix), 64) : 0;
 }
 
-// Weights of one channel in a 32-bit word of codes.
-int word_weights(const Matrix& matrix) {
-  return matrix.quant ? 32 / matrix.quant->bits : 2;
+// 32-bit words that the codes of one channel take.
+int64_t code_words(const Matrix& matrix) {
+  return matrix.quant ? matrix.k * matrix.quant->bits / 32 : matrix.k / 2;
 }
 
 int64_t panel_bytes(const Matrix& matrix) {
-  return scale_bytes(matrix) + matrix.k / word_weights(matrix) * 4 * kPanelChannels;
+  return scale_bytes(matrix) + code_words(matrix) * 4 * kPanelChannels;
 }
 
 // The number that makes every entry of a table an integer: 192 for FP4, whose entries are integers / 192; 1
@@ -89,6 +89,30 @@ uint32_t split_nibbles(uint32_t word) {
   return gather_even(word) | gather_even(word >> 4) << 16;
 }
 
+// Of the 16-bit lanes of eight bytes, the lowest `Bits` bits, one beside the other.
+template <int Bits>
+uint32_t gather_lanes(uint64_t lanes) {
+  lanes &= 0x0001000100010001u * ((1u << Bits) - 1);
+  lanes = (lanes | lanes >> (16 - Bits)) & 0x0000000100000001u * ((1u << 2 * Bits) - 1);
+  return static_cast<uint32_t>(lanes | lanes >> (32 - 2 * Bits)) & ((1u << 4 * Bits) - 1);
+}
+
+// Word `index` of a row of 6-bit codes, each in a byte.
+uint32_t six_word(const std::byte* row, int64_t index) {
+  const auto codes_at = [&](int64_t first) {
+    uint64_t codes;
+    std::memcpy(&codes, row + index / 3 * 16 + first, 8);
+    return codes;
+  };
+  if (index % 3 < 2) {
+    const uint64_t codes = codes_at(index % 3 * 8);
+    return gather_lanes<4>(codes) | gather_lanes<4>(codes >> 8) << 16;
+  }
+  const uint64_t first = codes_at(0) >> 4, second = codes_at(8) >> 4;
+  return gather_lanes<2>(first) | gather_lanes<2>(second) << 8 | gather_lanes<2>(first >> 8) << 16 |
+         gather_lanes<2>(second >> 8) << 24;
+}
+
 uint32_t rounded_pair(const std::byte* row, DType dtype, int64_t index) {
   const uint32_t low = float_to_bf16(element_at(row, dtype, 2 * index));
   const uint32_t high = float_to_bf16(element_at(row, dtype, 2 * index + 1));
@@ -118,6 +142,8 @@ void pack_codes(const PanelRows& panel, int64_t words, std::byte* out) {
   if (matrix.quant && matrix.quant->bits == 4) {
     interleave(rows, row_bytes, channels, words, out,
                [](const std::byte* row, int64_t i) { return split_nibbles(word_at(row, i)); });
+  } else if (matrix.quant && matrix.quant->bits == 6) {
+    interleave(rows, row_bytes, channels, words, out, six_word);
   } else if (matrix.quant || dtype == DType::bf16) {
     interleave(rows, row_bytes, channels, words, out, word_at);
   } else {
@@ -150,7 +176,7 @@ Matrix pack_panels(const HostMatrix& matrix, ThreadPool& pool) {
     throw std::runtime_error("weight matrix: k is " + std::to_string(matrix.k) +
                              ", the vector kernels need an even one");
   Matrix packed = shape_of(matrix);
-  const int64_t bytes = panel_bytes(packed), words = matrix.k / word_weights(packed);
+  const int64_t bytes = panel_bytes(packed), words = code_words(packed);
   packed.codes = allocate_aligned(packed_bytes(matrix), "packed weights");
   write_header(packed, packed.codes.data());
   const float divisor = scale_divisor(packed);
@@ -172,7 +198,7 @@ PackedWeights view_packed(const Matrix& matrix) {
   view.scale_bytes = scale_bytes(matrix);
   view.codes = WeightCodes::bf16;
   if (!matrix.quant) return view;
-  view.codes = matrix.quant->bits == 4 ? WeightCodes::nibbles : WeightCodes::bytes;
+  view.codes = weight_codes(matrix.quant->bits);
   view.scale_type = scale_type_of(matrix.scale_dtype);
   view.has_bias = matrix.quant->has_bias;
   view.group = matrix.quant->group;
@@ -183,23 +209,36 @@ PackedWeights view_packed(const Matrix& matrix) {
   return view;
 }
 
+namespace {
+
+// The code of weight k in the words of its channel, a word every kPanelChannels.
+unsigned code_at(WeightCodes codes, const std::byte* channel, int64_t k) {
+  const auto word = [&](int64_t index) { return word_at(channel, index * kPanelChannels); };
+  const auto nibble = [](uint32_t from, int64_t i) { return from >> (16 * (i % 2) + 4 * (i / 2)) & 15u; };
+  if (codes == WeightCodes::nibbles) return nibble(word(k / 8), k % 8);
+  if (codes == WeightCodes::bytes) return word(k / 4) >> 8 * (k % 4) & 255u;
+  const int64_t chunk = k / 16 * 3, i = k % 16;
+  const uint32_t high = word(chunk + 2) >> (16 * (i % 2) + 2 * (i / 2)) & 3u;
+  return nibble(word(chunk + i / 8), i % 8) | high << 4;
+}
+
+}  // namespace
+
 void read_packed_row(const Matrix& matrix, int64_t n, float* out) {
   const PackedWeights w = view_packed(matrix);
-  const int per_word = word_weights(matrix);
   const int64_t channel = n % kPanelChannels;
   const auto* panel = reinterpret_cast<const std::byte*>(w.panels) + n / kPanelChannels * w.panel_bytes;
+  const std::byte* codes = panel + w.scale_bytes + channel * 4;
   for (int64_t k = 0; k < matrix.k; ++k) {
-    const uint32_t word = word_at(panel + w.scale_bytes, k / per_word * kPanelChannels + channel);
-    const int at = static_cast<int>(k % per_word);
     if (w.codes == WeightCodes::bf16) {
-      out[k] = bf16_to_float(static_cast<uint16_t>(word >> 16 * at));
+      out[k] = bf16_to_float(static_cast<uint16_t>(word_at(codes, k / 2 * kPanelChannels) >> 16 * (k % 2)));
       continue;
     }
-    const float code = w.codes == WeightCodes::nibbles
-                           ? w.table_f32[word >> (16 * (at % 2) + 4 * (at / 2)) & 15u]
-                           : static_cast<float>(word >> 8 * at & 255u) - w.code_zero;
+    const unsigned code = code_at(w.codes, codes, k);
+    const float value =
+        w.codes == WeightCodes::nibbles ? w.table_f32[code] : static_cast<float>(code) - w.code_zero;
     const std::byte* scales = panel + k / w.group * group_bytes(matrix);
-    out[k] = code * element_at(scales, matrix.scale_dtype, channel);
+    out[k] = value * element_at(scales, matrix.scale_dtype, channel);
     if (w.has_bias) out[k] += element_at(scales, matrix.scale_dtype, kPanelChannels + channel);
   }
 }

@@ -16,6 +16,11 @@ Matrix shape_of(const HostMatrix& matrix) {
   return packed;
 }
 
+WeightCodes weight_codes(int bits) {
+  CHECK(bits == 4 || bits == 6 || bits == 8, "codes have 4, 6 or 8 bits");
+  return bits == 4 ? WeightCodes::nibbles : bits == 6 ? WeightCodes::sixes : WeightCodes::bytes;
+}
+
 ScaleType scale_type_of(DType dtype) {
   CHECK(dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16, "scales are F32, F16 or BF16");
   if (dtype == DType::f32) return ScaleType::f32;

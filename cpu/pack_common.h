@@ -21,6 +21,9 @@ inline int64_t panel_count(int64_t n) {
 // A matrix to be packed, without its bytes.
 Matrix shape_of(const HostMatrix& matrix);
 
+// Of quantised weights: by the bits of their slots.
+WeightCodes weight_codes(int bits);
+
 // Stops (CHECK) for a dtype that scales cannot have.
 ScaleType scale_type_of(DType dtype);
 

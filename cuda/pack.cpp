@@ -39,12 +39,12 @@ std::string describe(const QuantLayout& q) {
 }
 
 Codes codes_of(const QuantLayout& q) {
-  if (q.bits == 8) {
+  if (q.bits == 6 || q.bits == 8) {  // both lie in bytes
     if (q.code_zero < 0 || q.code_zero > 128 || q.code_zero % 2 != 0)
-      refuse(q, "code_zero of 8-bit codes must be even, 0 to 128");
+      refuse(q, "code_zero of 6- and 8-bit codes must be even, 0 to 128");
     return Codes::affine8;
   }
-  if (q.bits != 4) refuse(q, "codes have 4 or 8 bits");
+  if (q.bits != 4) refuse(q, "codes have 4, 6 or 8 bits");
   if (is_affine(q)) return Codes::affine4;
   // A codebook has no fold of 32: below groups of 64 FP4 is a codebook like any other.
   return is_fp4(q) && q.group >= 64 ? Codes::fp4 : Codes::codebook4;

@@ -41,7 +41,7 @@ MatrixBytes canonical_bytes(int64_t n, int64_t k, DType dense_dtype, const std::
                             DType scale_dtype) {
   const auto count = static_cast<size_t>(n) * static_cast<size_t>(k);
   if (!quant) return {count * size_of(dense_dtype), 0};
-  return {count * static_cast<size_t>(quant->bits) / 8, count / static_cast<size_t>(quant->group) * size_of(scale_dtype)};
+  return {quant->bits == 4 ? count / 2 : count, count / static_cast<size_t>(quant->group) * size_of(scale_dtype)};
 }
 
 void check_canonical(const HostMatrix& m) {

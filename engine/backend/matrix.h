@@ -15,13 +15,13 @@ namespace tramontane {
 
 // How a quantised matrix spells a weight. With g = k / group, both steps rounded to FP32 (a product, then a sum; no fma):
 //   bits == 4:  w[n,k] = table[code] * scale[n,g] (+ bias[n,g])
-//   bits == 8:  w[n,k] = (code - code_zero) * scale[n,g] (+ bias[n,g])
+//   bits == 6, 8:  w[n,k] = (code - code_zero) * scale[n,g] (+ bias[n,g])
 // For a 4-bit affine format table[i] = i - code_zero; for a codebook (FP4, NF4) table is the library's own, code_zero 0.
 //   bitsandbytes FP4/NF4: scale = absmax, FP32.  MLX affine: scale and bias BF16 (or F16/F32), code_zero 0.
 //   GGUF Q4_0: scale F16, code_zero 8.  Q4_1: scale and bias F16.  Q8_0: scale F16, code_zero 128 (the stored byte is q + 128).
-//   GGUF Q6_K: 8-bit slots, group 16, scale = d * scales[i] in FP32, code_zero 32.
+//   GGUF Q6_K: 6 bits, group 16, scale = d * scales[i] in FP32, code_zero 32.
 struct QuantLayout {
-  int bits = 4;           // 4 or 8: the slot a code takes in memory; 3-bit codes sit in 4-bit slots, 5- and 6-bit codes in 8-bit slots
+  int bits = 4;           // 4, 6 or 8: the slot of a code; 2- and 3-bit codes sit in slots of 4 bits, 5-bit codes in slots of 6
   int group = 64;         // weights along K that share a scale; 16, 32, 64 or 128; divides K
   bool has_bias = false;
   int code_zero = 0;
@@ -31,7 +31,7 @@ struct QuantLayout {
 
 // A weight matrix [n, k] in host memory, canonical order: row-major, output channel n, input k.
 //   dense:  `codes` holds n*k elements of dense_dtype (F32, F16 or BF16).
-//   4-bit:  `codes` holds n*k/2 bytes, even k in the low nibble.     8-bit: n*k bytes.
+//   4-bit:  `codes` holds n*k/2 bytes, even k in the low nibble.     6- and 8-bit: n*k bytes; a backend may keep 6 bits as 6.
 //   scales, biases: [n, k/group] of scale_dtype.
 // The spans view `owner` (an mmap, or a vector that the loader filled).
 struct HostMatrix {

@@ -181,6 +181,10 @@ constexpr QuantLayout nibbles(int group, bool has_bias, int code_zero) {
   for (int i = 0; i < 16; ++i) layout.table[static_cast<size_t>(i)] = static_cast<float>(i - code_zero);
   return layout;
 }
+// Codes of 5 and 6 bits, and of 8.
+constexpr QuantLayout sixes(int group, bool has_bias, int code_zero) {
+  return {6, group, has_bias, code_zero, {}};
+}
 constexpr QuantLayout bytes(int group, bool has_bias, int code_zero) {
   return {8, group, has_bias, code_zero, {}};
 }
@@ -191,15 +195,15 @@ constexpr GgmlType kTypes[] = {
     {1, "F16", 1, 2, true},
     {2, "Q4_0", 32, 18, false, nibbles(32, false, 8), DType::f16, convert_q4_0},
     {3, "Q4_1", 32, 20, false, nibbles(32, true, 0), DType::f16, convert_q4_1},
-    {6, "Q5_0", 32, 22, false, bytes(32, false, 16), DType::f16, convert_q5_0},
-    {7, "Q5_1", 32, 24, false, bytes(32, true, 0), DType::f16, convert_q5_1},
+    {6, "Q5_0", 32, 22, false, sixes(32, false, 16), DType::f16, convert_q5_0},
+    {7, "Q5_1", 32, 24, false, sixes(32, true, 0), DType::f16, convert_q5_1},
     {8, "Q8_0", 32, 34, false, bytes(32, false, 128), DType::f16, convert_q8_0},
     {9, "Q8_1", 32, 36},
     {10, "Q2_K", 256, 84, false, nibbles(16, true, 0), DType::f32, convert_q2_k},
     {11, "Q3_K", 256, 110, false, nibbles(16, false, 4), DType::f32, convert_q3_k},
     {12, "Q4_K", 256, 144, false, nibbles(32, true, 0), DType::f32, convert_q4_k},
-    {13, "Q5_K", 256, 176, false, bytes(32, true, 0), DType::f32, convert_q5_k},
-    {14, "Q6_K", 256, 210, false, bytes(16, false, 32), DType::f32, convert_q6_k},
+    {13, "Q5_K", 256, 176, false, sixes(32, true, 0), DType::f32, convert_q5_k},
+    {14, "Q6_K", 256, 210, false, sixes(16, false, 32), DType::f32, convert_q6_k},
     {15, "Q8_K", 256, 292},
     {16, "IQ2_XXS", 256, 66},
     {17, "IQ2_XS", 256, 74},

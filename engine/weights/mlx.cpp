@@ -59,18 +59,18 @@ DType scale_dtype(const StoredTensor& scales, const StoredTensor& biases) {
 }
 
 QuantLayout layout_of(int bits, int group) {
-  QuantLayout layout{bits <= 4 ? 4 : 8, group, true, 0, {}};
+  QuantLayout layout{bits <= 4 ? 4 : bits <= 6 ? 6 : 8, group, true, 0, {}};
   if (layout.bits == 4) {
     for (size_t i = 0; i < 16; ++i) layout.table[i] = static_cast<float>(i);
   }
   return layout;
 }
 
-// `count` codes of `bits` bits each, lowest first, to one byte each or (slot 4) two a byte, even codes low.
+// `count` codes of `bits` bits each, lowest first, to one byte each or (nibbles) two a byte, even codes low.
 // The stream may be cut into rows anywhere that a row fills whole bytes.
-void unpack(std::span<const std::byte> stream, int bits, size_t count, int slot,
+void unpack(std::span<const std::byte> stream, int bits, size_t count, bool nibbles,
             std::vector<std::byte>& out) {
-  out.assign(count * static_cast<size_t>(slot) / 8, std::byte{0});
+  out.assign(nibbles ? count / 2 : count, std::byte{0});
   const unsigned mask = (1u << bits) - 1;
   uint32_t window = 0;
   int have = 0;
@@ -83,10 +83,10 @@ void unpack(std::span<const std::byte> stream, int bits, size_t count, int slot,
     const unsigned code = window & mask;
     window >>= bits;
     have -= bits;
-    if (slot == 8) {
-      out[i] = static_cast<std::byte>(code);
-    } else {
+    if (nibbles) {
       out[i / 2] |= static_cast<std::byte>(code << (i % 2 * 4));
+    } else {
+      out[i] = static_cast<std::byte>(code);
     }
   }
 }
@@ -109,8 +109,8 @@ HostMatrix load(const Parts& p, int64_t n, int64_t k) {
   auto owner = std::make_shared<MatrixOwner>();
   owner->files = {p.weight.file, p.scales.file, p.biases.file};
   m.codes = p.weight.bytes;
-  if (p.bits != m.quant->bits) {
-    unpack(p.weight.bytes, p.bits, static_cast<size_t>(n * k), m.quant->bits, owner->codes);
+  if (p.bits != 4 && p.bits != 8) {
+    unpack(p.weight.bytes, p.bits, static_cast<size_t>(n * k), p.bits < 4, owner->codes);
     m.codes = owner->codes;
   }
   m.scales = aligned(p.scales.bytes, size_of(p.dtype), owner->scales);

@@ -104,6 +104,8 @@ TEST(Matrix, CanonicalBytes) {
   const auto four = canonical_bytes(3, 128, DType::bf16, QuantLayout{.bits = 4, .group = 64}, DType::f16);
   EXPECT_EQ(four.codes, 192u);
   EXPECT_EQ(four.scales, 12u);
+  const auto six = canonical_bytes(3, 128, DType::bf16, QuantLayout{.bits = 6, .group = 16}, DType::f32);
+  EXPECT_EQ(six.codes, 384u);
   const auto eight = canonical_bytes(3, 128, DType::bf16, QuantLayout{.bits = 8, .group = 16}, DType::f32);
   EXPECT_EQ(eight.codes, 384u);
   EXPECT_EQ(eight.scales, 96u);

@@ -33,6 +33,9 @@ inline QuantLayout affine4(int group, bool bias, int zero) {
 inline QuantLayout affine8(int group, bool bias, int zero) {
   return {.bits = 8, .group = group, .has_bias = bias, .code_zero = zero, .table = {}};
 }
+inline QuantLayout affine6(int group, bool bias, int zero) {
+  return {.bits = 6, .group = group, .has_bias = bias, .code_zero = zero, .table = {}};
+}
 inline QuantLayout fp4(int group) {
   QuantLayout layout{.bits = 4, .group = group, .has_bias = false, .code_zero = 0, .table = {}};
   const float numerators[8] = {0, 1, 128, 192, 64, 96, 32, 48};
@@ -60,16 +63,16 @@ inline std::vector<WeightFormat> weight_formats() {
           {"mlx4_g32", affine4(32, true, 0), DType::bf16},
           {"mlx4_g128", affine4(128, true, 0), DType::f16},
           {"mlx8_g64", affine8(64, true, 0), DType::bf16},
-          {"mlx6_g32", affine8(32, true, 0), DType::f16, 63},
+          {"mlx6_g32", affine6(32, true, 0), DType::f16, 63},
           {"q4_0", affine4(32, false, 8), DType::f16},
           {"q4_1", affine4(32, true, 0), DType::f16},
-          {"q5_0", affine8(32, false, 16), DType::f16, 31},
+          {"q5_0", affine6(32, false, 16), DType::f16, 31},
           {"q8_0", affine8(32, false, 128), DType::f16},
           {"q2_k", affine4(16, true, 0), DType::f32},
           {"q3_k", affine4(16, false, 4), DType::f32},
           {"q4_k", affine4(32, true, 0), DType::f32},
-          {"q5_k", affine8(32, true, 0), DType::f32, 31},
-          {"q6_k", affine8(16, false, 32), DType::f32, 63},
+          {"q5_k", affine6(32, true, 0), DType::f32, 31},
+          {"q6_k", affine6(16, false, 32), DType::f32, 63},
           {"fp4_g128", fp4(128), DType::f32},
           {"fp4_g32", fp4(32), DType::f32, 255, 0x1p-8},
           {"nf4_g16_f16", nf4(16), DType::f16, 255, 0x1p-8},
@@ -122,7 +125,7 @@ inline HostMatrix random_matrix(const WeightFormat& format, int64_t n, int64_t k
     const QuantLayout& q = *format.quant;
     const size_t groups = count / static_cast<size_t>(q.group);
     m.scale_dtype = format.dtype;
-    owned->codes.resize(count * static_cast<size_t>(q.bits) / 8);
+    owned->codes.resize(q.bits == 4 ? count / 2 : count);
     const unsigned limit = q.bits == 4 ? 256u : static_cast<unsigned>(format.most) + 1;
     for (std::byte& code : owned->codes) code = static_cast<std::byte>((random() >> 7) % limit);
     owned->scales = weights_detail::numbers(groups, format.dtype, random, false);

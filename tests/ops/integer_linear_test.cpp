@@ -23,7 +23,7 @@ struct IntegerWeights {
   int zero = 0;
 
   IntegerWeights(const QuantLayout& quant, DType scale_dtype) {
-    if (quant.bits == 8) {
+    if (quant.bits != 4) {
       zero = quant.code_zero;
       return;
     }
@@ -37,8 +37,9 @@ struct IntegerWeights {
 
   int at(const HostMatrix& matrix, int64_t index) const {
     const int bits = matrix.quant->bits;
-    const auto byte = std::to_integer<unsigned>(matrix.codes[static_cast<size_t>(index * bits / 8)]);
-    if (bits == 8) return static_cast<int>(byte) - zero;
+    const auto byte =
+        std::to_integer<unsigned>(matrix.codes[static_cast<size_t>(bits == 4 ? index / 2 : index)]);
+    if (bits != 4) return static_cast<int>(byte) - zero;
     return table[byte >> index % 2 * 4 & 15u] - zero;
   }
 };
@@ -169,8 +170,8 @@ TEST(IntegerLinear, GivesNoNumberWhereXIsNone) {
     }
 }
 
-// What rounding scales and biases costs: nothing where they are multiples of 2^f, else at most 8 of 2^f, which
-// is a 2,000th of the block's largest weight.
+// What rounding scales and biases costs: nothing where they are multiples of 2^f, else at most 8 of 2^f,
+// which is a 2,000th of the block's largest weight.
 TEST(IntegerLinear, PlanesKeepWeightsAsTheySay) {
   for (const Format& format : formats()) {
     if (!planes_take(format.quant)) continue;

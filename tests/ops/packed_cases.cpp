@@ -49,9 +49,9 @@ std::vector<std::byte> random_values(std::mt19937& random, size_t count, DType d
   return out;
 }
 
-std::vector<std::byte> random_codes(std::mt19937& random, size_t count) {
+std::vector<std::byte> random_codes(std::mt19937& random, size_t count, int bits) {
   std::vector<std::byte> out(count);
-  for (std::byte& code : out) code = static_cast<std::byte>(random());
+  for (std::byte& code : out) code = static_cast<std::byte>(random()) & std::byte(bits == 6 ? 63 : 255);
   return out;
 }
 
@@ -67,6 +67,9 @@ std::array<float, 16> fp4_table() {
 
 QuantLayout nibbles(int group, bool bias, int zero) {
   return {4, group, bias, zero, affine_table(zero)};
+}
+QuantLayout sixes(int group, bool bias, int zero) {
+  return {6, group, bias, zero, {}};
 }
 QuantLayout bytes(int group, bool bias, int zero) {
   return {8, group, bias, zero, {}};
@@ -84,7 +87,11 @@ std::vector<Format> formats() {
           {"fp4_g64_f32", QuantLayout{4, 64, false, 0, fp4_table()}, DType::f32},
           {"nf4_g64_f32", QuantLayout{4, 64, false, 0, kNf4}, DType::f32, 0x1p-9},
           {"q8_0_g32_f16", bytes(32, false, 128), DType::f16},
-          {"q6_k_g16_f32", bytes(16, false, 32), DType::f32},
+          {"bytes_g16_f32", bytes(16, false, 32), DType::f32},
+          {"q6_k_g16_f32", sixes(16, false, 32), DType::f32},
+          {"q5_0_g32_f16", sixes(32, false, 16), DType::f16},
+          {"mlx6_g64_bf16", sixes(64, true, 0), DType::bf16},
+          {"mlx6_g128_f32", sixes(128, true, 0), DType::f32},
           {"mlx8_g64_bf16", bytes(64, true, 0), DType::bf16}};
 }
 
@@ -137,7 +144,7 @@ Weights::Weights(const Format& format, int64_t n, int64_t k, unsigned seed) {
   matrix.quant = format.quant;
   (format.quant ? matrix.scale_dtype : matrix.dense_dtype) = format.dtype;
   const MatrixBytes sizes = canonical_bytes(n, k, matrix.dense_dtype, format.quant, matrix.scale_dtype);
-  codes = format.quant ? random_codes(random, sizes.codes)
+  codes = format.quant ? random_codes(random, sizes.codes, format.quant->bits)
                        : random_values(random, static_cast<size_t>(n * k), format.dtype);
   if (format.quant)
     scales = random_values(random, static_cast<size_t>(n * k / format.quant->group), format.dtype);

@@ -14,6 +14,7 @@ namespace tramontane::packed {
 std::array<float, 16> fp4_table();
 // Affine codes.
 QuantLayout nibbles(int group, bool bias, int zero);
+QuantLayout sixes(int group, bool bias, int zero);
 QuantLayout bytes(int group, bool bias, int zero);
 
 struct Format {

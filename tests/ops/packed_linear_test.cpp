@@ -274,13 +274,17 @@ TEST(PackPanels, NamesAnOddK) {
   EXPECT_EQ(error_of_odd_k(pack_amx), "weight matrix: k is 7, the AMX kernels need an even one");
 }
 
-TEST(PackPanels, KeepsFourBitWeightsInFourBits) {
+TEST(PackPanels, KeepsCodesInTheirBits) {
   ThreadPool pool(2);
   const Weights weights({"mlx", nibbles(64, true, 0), DType::bf16}, 4096, 4096);
   const size_t canonical = weights.codes.size() + weights.scales.size() + weights.biases.size();
   EXPECT_EQ(pack_panels(weights.matrix, pool).bytes(), canonical + 128);
   EXPECT_EQ(pack_amx(weights.matrix, pool).bytes(), canonical + 64);
   EXPECT_EQ(pack_planes(weights.matrix, pool).bytes(), canonical + 4096 * 4096 / 512);  // exponents
+  const Weights six({"mlx6", sixes(64, true, 0), DType::bf16}, 4096, 4096);
+  const size_t packed = 4096 * 4096 / 8 * 6 + six.scales.size() + six.biases.size();
+  EXPECT_EQ(pack_panels(six.matrix, pool).bytes(), packed + 128);
+  EXPECT_EQ(pack_amx(six.matrix, pool).bytes(), packed + 64);
 }
 
 // The emulation does what the manual says; this is where it meets the instructions.

@@ -21,6 +21,9 @@ QuantLayout codebook4(int group) {
   return layout;
 }
 
+QuantLayout affine6(int group, int code_zero, bool has_bias) {
+  return {.bits = 6, .group = group, .has_bias = has_bias, .code_zero = code_zero, .table = {}};
+}
 QuantLayout affine8(int group, int code_zero, bool has_bias) {
   return {.bits = 8, .group = group, .has_bias = has_bias, .code_zero = code_zero, .table = {}};
 }
@@ -60,7 +63,8 @@ std::vector<WeightFormat> weight_formats() {
           {"codebook", DType::bf16, codebook4(64), DType::f32},
           {"codebook_f16", DType::bf16, codebook4(16), DType::f16},
           {"q8_0", DType::bf16, affine8(32, 128, false), DType::f16},
-          {"q6_k", DType::bf16, affine8(16, 32, false), DType::f32},
+          {"q6_k", DType::bf16, affine6(16, 32, false), DType::f32},
+          {"mlx6", DType::bf16, affine6(64, 0, true), DType::bf16},
           {"mlx8", DType::bf16, affine8(64, 0, true), DType::bf16}};
 }
 
@@ -74,12 +78,10 @@ HostMatrix random_matrix(const WeightFormat& format, int64_t n, int64_t k, uint3
   } else {
     const QuantLayout& layout = *format.quant;
     std::mt19937 generator(seed);
-    parts->codes.resize(count * static_cast<size_t>(layout.bits) / 8);
-    const unsigned code_mask = layout.code_zero == 32 ? 0x3fu : 0xffu;  // 6-bit codes
+    parts->codes.resize(layout.bits == 4 ? count / 2 : count);
+    const unsigned code_mask = layout.bits == 6 ? 0x3fu : 0xffu;
     for (std::byte& byte : parts->codes) byte = static_cast<std::byte>(generator() >> 13 & code_mask);
-    const float reach = layout.bits == 4         ? std::abs(layout.table[15])
-                        : layout.code_zero == 32 ? 32.0f
-                                                 : 128.0f;
+    const float reach = layout.bits == 4 ? std::abs(layout.table[15]) : layout.bits == 6 ? 32.0f : 128.0f;
     for (float v : random_values(count / static_cast<size_t>(layout.group), seed + 1, 0.2f, 1.0f)) {
       append(parts->scales, v * size / reach, format.scale_dtype);
       if (layout.has_bias) append(parts->biases, -v * size, format.scale_dtype);
