@@ -55,6 +55,7 @@ const std::vector<Format>& formats() {
                                           {"mlx4", QuantLayout{4, 64, true, 0, affine_table()}, DType::bf16},
                                           {"q4_0", QuantLayout{4, 32, false, 8, affine_table(8)}, DType::f16},
                                           {"mlx6", QuantLayout{6, 64, true, 0, {}}, DType::bf16},
+                                          {"mlx8", QuantLayout{8, 64, true, 0, {}}, DType::bf16},
                                           {"q8_0", QuantLayout{8, 32, false, 128, {}}, DType::f16}};
   return all;
 }
