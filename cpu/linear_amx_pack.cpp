@@ -81,13 +81,24 @@ void pack_bytes(const PanelRows& rows, const AmxWeights& layout, int channel, in
 
 constexpr int kSixHighs = kPanelChannels * kTileK / 2;  // where the high bits of a tile's 6-bit codes begin
 
+// Of the code of weight i of a channel, where in its tile and how far up.
+struct SixPlace {
+  int64_t low, low_shift, high, high_shift;
+  SixPlace(int64_t channel, int64_t i)
+      : low(channel * 16 + i % 16),
+        low_shift(i / 16 * 4),
+        high(kSixHighs + channel / 2 * 16 + i % 16),
+        high_shift(channel % 2 * 4 + i / 16 * 2) {}
+};
+
 void pack_sixes(const PanelRows& rows, const AmxWeights&, int channel, int64_t first, std::byte* tile) {
   const std::byte* row = rows.codes(channel);
   const int64_t count = std::min<int64_t>(kTileK, rows.matrix.k - first);
   for (int64_t i = 0; i < count; ++i) {
     const std::byte code = row[first + i];
-    tile[channel * 16 + i % 16] |= (code & std::byte{15}) << i / 16 * 4;
-    tile[kSixHighs + channel * 8 + i % 8] |= (code >> 4 & std::byte{3}) << i / 8 * 2;
+    const SixPlace at(channel, i);
+    tile[at.low] |= (code & std::byte{15}) << at.low_shift;
+    tile[at.high] |= (code >> 4 & std::byte{3}) << at.high_shift;
   }
 }
 
@@ -173,8 +184,9 @@ void read_amx_row(const Matrix& matrix, int64_t n, float* out) {
       const auto byte = std::to_integer<unsigned>(codes[channel / 4 * 64 + i * 2 + channel % 4 / 2]);
       code = w.table[byte >> channel % 2 * 4 & 15u];
     } else if (w.codes == WeightCodes::sixes) {
-      const std::byte low = codes[channel * 16 + i % 16] >> i / 16 * 4 & std::byte{15};
-      const std::byte high = codes[kSixHighs + channel * 8 + i % 8] >> i / 8 * 2 & std::byte{3};
+      const SixPlace at(channel, i);
+      const std::byte low = codes[at.low] >> at.low_shift & std::byte{15};
+      const std::byte high = codes[at.high] >> at.high_shift & std::byte{3};
       code = static_cast<float>(std::to_integer<int>(low | high << 4)) - w.code_zero;
     } else {
       const std::byte byte = signed_where_asked(w, codes[channel * kTileK + i]);

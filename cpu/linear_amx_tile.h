@@ -21,8 +21,8 @@ inline constexpr int kTileK = 32, kTileColumns = 16, kTileBytes = 1024;
 //            nibble, so that a shift leaves one channel's codes where vpermw reads them
 //   bytes:   16 channels x 32 codes; with a code_zero of 128 less 128, as signed bytes
 //   sixes:   the low 4 bits: 16 channels x 16 bytes, byte i holding k = i and, above, k = 16 + i; then the
-//   high 2 bits:
-//            16 channels x 8 bytes, byte i holding k = i, 8 + i, 16 + i, 24 + i from the lowest
+//            high 2 bits: 8 pairs of channels x 16 bytes, byte i holding k = i and 16 + i of the first
+//            channel, then of the second
 // A weight is bf16(table[nibble] * scale + bias), or bf16((code - code_zero) * scale + bias): product and sum
 // rounded to FP32 each, as QuantLayout says.
 struct AmxWeights {

@@ -16,14 +16,12 @@ enum class ScaleType : uint8_t { f32, f16, bf16 };
 // A packed matrix: panels of 16 channels, each `panel_bytes` long and 64-byte aligned, the last one filled up
 // with zeros. A panel is its scales (`scale_bytes`: per group 16 scales, then 16 biases where there are any),
 // then its codes, 64 bytes = 16 channels x 32 bits at a time. The 32 bits of a channel:
-//   bf16:    weights k, k+1                          (k rises by 2)
+//   bf16:    weights k, k+1
 //   nibbles: codes of k, k+2, k+4, k+6 in bits 0..15 from the lowest, of k+1, k+3, k+5, k+7 in bits 16..31
-//   (by 8)
-//   bytes:   codes of k .. k+3 from the lowest byte  (by 4)
-//   sixes:   the low 4 bits of k .. k+7 and of k+8 .. k+15 as nibbles, then the high 2 bits of k, k+2, ..
-//   k+14 from
-//            the lowest, of the odd ones from bit 16  (three times 64 bytes, by 16)
-// A weight is table[nibble] * scale + bias, or (byte - code_zero) * scale + bias.
+//   sixes:   the low 4 bits of k .. k+7 as nibbles, then those of k+8 .. k+15, then the high 2 bits of both:
+//            of k, k+2, .. k+14 in bits 0..15, of k+1, .. k+15 in bits 16..31  (64 bytes each)
+//   bytes:   codes of k .. k+3 from the lowest byte
+// A weight is table[nibble] * scale + bias, or (code - code_zero) * scale + bias.
 struct PackedWeights {
   int64_t n, k;
   const unsigned char* panels;
