@@ -26,14 +26,28 @@ bool is_finite(const std::byte* at, DType dtype) {
   return (bits & exponent) != exponent;
 }
 
+// The index of the first value that is not finite.
+std::optional<size_t> find_not_finite(std::span<const std::byte> values, DType dtype) {
+  const size_t size = size_of(dtype);
+  for (size_t i = 0; i * size < values.size(); ++i) {
+    if (!is_finite(values.data() + i * size, dtype)) return i;
+  }
+  return std::nullopt;
+}
+
 void check_finite(std::span<const std::byte> values, const char* what, const HostMatrix& m,
                   const StoredTensor& tensor) {
-  const size_t size = size_of(m.scale_dtype), groups = static_cast<size_t>(m.k / m.quant->group);
-  for (size_t i = 0; i * size < values.size(); ++i) {
-    if (is_finite(values.data() + i * size, m.scale_dtype)) continue;
-    throw std::runtime_error(tensor.where() + ": the " + what + " of row " + std::to_string(i / groups) +
-                             ", group " + std::to_string(i % groups) + " is not finite");
-  }
+  const auto at = find_not_finite(values, m.scale_dtype);
+  if (!at) return;
+  const size_t groups = static_cast<size_t>(m.k / m.quant->group);
+  throw std::runtime_error(tensor.where() + ": the " + what + " of row " + std::to_string(*at / groups) +
+                           ", group " + std::to_string(*at % groups) + " is not finite");
+}
+
+// Of vectors alone: to look at every weight of a matrix would be to read the file once more.
+void check_vector(std::span<const std::byte> values, DType dtype, const StoredTensor& tensor) {
+  const auto at = find_not_finite(values, dtype);
+  if (at) throw std::runtime_error(tensor.where() + ": value " + std::to_string(*at) + " is not finite");
 }
 
 }  // namespace
@@ -150,7 +164,7 @@ StoredWeight read_dense(TensorTable& table, const std::string& name, int64_t row
   if (!dtype) throw std::runtime_error(tensor.where() + ": dtype " + tensor.dtype + " is not supported here");
   check_shape(tensor, rows, cols);
   StoredWeight weight = describe(tensor, tensor.dtype, rows, cols);
-  weight.load = [&tensor, dtype = *dtype, n = weight.rows, k = cols] {
+  weight.load = [&tensor, dtype = *dtype, n = weight.rows, k = cols, is_vector = rows == 0] {
     HostMatrix m;
     m.n = n;
     m.k = k;
@@ -160,6 +174,7 @@ StoredWeight read_dense(TensorTable& table, const std::string& name, int64_t row
     m.codes = aligned(tensor.bytes, size_of(dtype), owner->codes);
     m.owner = std::move(owner);
     check_canonical(m);
+    if (is_vector) check_vector(m.codes, dtype, tensor);
     return m;
   };
   return weight;

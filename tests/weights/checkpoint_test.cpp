@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "engine/weights/mapped_file.h"
@@ -195,6 +196,23 @@ TEST(Checkpoint, WrongDtypeIsNamed) {
   dir.write("model.safetensors", bytes);
   EXPECT_THAT(message_of([&] { Checkpoint::open(dir.path()); }),
               HasSubstr("tensor model.embed_tokens.weight: dtype I32 is not supported"));
+}
+
+TEST(Checkpoint, NormsThatAreNotFiniteAreRefused) {
+  const std::string name = "model.norm.weight";
+  for (const float value : {NAN, -INFINITY}) {
+    const TempDir dir;
+    dir.write("config.json", small_config().dump());
+    auto tensors = small_tensors();
+    std::stable_partition(tensors.begin(), tensors.end(),
+                          [&](const TestTensor& t) { return t.name != name; });
+    std::string bytes = safetensors_of(tensors);
+    bytes.replace(bytes.size() - 4, 4, bytes_of({value}));
+    dir.write("model.safetensors", bytes);
+    const auto checkpoint = Checkpoint::open(dir.path());
+    EXPECT_THAT(message_of([&] { checkpoint->vector(Role::norm, 0); }),
+                HasSubstr("tensor " + name + ": value 7 is not finite"));
+  }
 }
 
 TEST(Checkpoint, TiedEmbeddings) {
