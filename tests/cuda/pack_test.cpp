@@ -176,9 +176,10 @@ TEST(Pack, RefusesByNameWhatNoKernelHas) {
     }
     return "accepted";
   };
-  EXPECT_EQ(message(affine8(32, false, 31)),
-            "cuda: no kernel for 8-bit codes, groups of 32, code_zero 31: code_zero of 6- and 8-bit codes must "
-            "be even, 0 to 128");
+  EXPECT_EQ(
+      message(affine8(32, false, 31)),
+      "cuda: no kernel for 8-bit codes, groups of 32, code_zero 31: code_zero of 6- and 8-bit codes must "
+      "be even, 0 to 128");
   QuantLayout codebook = nf4(64);
   codebook.has_bias = true;
   EXPECT_EQ(message(codebook),
