@@ -62,16 +62,22 @@ TEST(CudaGraphs, AreForgottenWithTheirBuffers) {
   }
 }
 
-// The same key again, with a buffer in the place of one that is gone: nothing of the old graph may run.
-TEST(CudaGraphs, AKeyMayComeAgainWithNewBuffers) {
-  const auto backend = make_backend();
-  const ops::DeviceTensor y(*backend, DType::f32, 2, 64);
-  const ops::DeviceTensor rows(*backend, {0, 1}), table(*backend, {0, 0});
+// A decode step of two sequences: one key.
+BatchView two_decodes(const ops::DeviceTensor& rows, const ops::DeviceTensor& table) {
   BatchView batch;
   batch.tokens = rows.view();
   batch.block_table = table.view();
   batch.n_tokens = batch.n_seqs = batch.n_logits = 2;
   batch.max_q = batch.max_kv = 1;
+  return batch;
+}
+
+// The same key again, with a buffer in the place of one that is gone: nothing of the old graph may run.
+TEST(CudaGraphs, AKeyMayComeAgainWithNewBuffers) {
+  const auto backend = make_backend();
+  const ops::DeviceTensor y(*backend, DType::f32, 2, 64);
+  const ops::DeviceTensor rows(*backend, {0, 1}), table(*backend, {0, 0});
+  const BatchView batch = two_decodes(rows, table);
   for (const float value : {1.0f, 2.0f, 3.0f}) {
     const ops::DeviceTensor x(*backend, DType::f32, 2, 64, ops::Values(2 * 64, value));
     for (int step = 0; step < 3; ++step) {
@@ -190,11 +196,7 @@ void replay_another_step() {
   const auto backend = make_backend();
   const ops::DeviceTensor x(*backend, DType::f32, 2, 64), y(*backend, DType::f32, 2, 64);
   const ops::DeviceTensor rows(*backend, {0, 1}), table(*backend, {0, 0});
-  BatchView batch;
-  batch.tokens = rows.view();
-  batch.block_table = table.view();
-  batch.n_tokens = batch.n_seqs = batch.n_logits = 2;
-  batch.max_q = batch.max_kv = 1;
+  const BatchView batch = two_decodes(rows, table);
   for (const auto& [from, to] : {std::pair{&x, &y}, {&x, &y}, {&y, &x}}) {
     backend->begin_step(batch);
     backend->gather_rows(from->view(), rows.view(), to->view());

@@ -20,6 +20,11 @@ MODEL = os.environ.get("TRAMONTANE_MODEL_DIR", str(ROOT / "tests/golden/data/tin
 PATIENCE = float(os.environ.get("TRAMONTANE_PATIENCE", "60"))
 
 
+def default_model():
+    """SmolLM2's path, downloaded where it is not there yet."""
+    return subprocess.run([ROOT / "script/default-model"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+
+
 class Server:
     def __init__(self, *options, model=MODEL, env=None):
         command = [BIN, "serve", "--model", model, "--host", "127.0.0.1", "--port", "0", "--threads", "2", "--served-model-name", "tiny", *options]

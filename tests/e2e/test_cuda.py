@@ -12,7 +12,7 @@ import threading
 import httpx
 import pytest
 
-from conftest import BIN, MODEL, ROOT
+from conftest import BIN, MODEL, ROOT, default_model
 from test_service import open_stream
 
 MODE = os.environ.get("TRAMONTANE_CUDA")
@@ -113,8 +113,7 @@ def test_the_default_model_answers_as_transformers_does(start):
     prompt = next(p for p in json.loads(golden("smollm2.expected.json").read_text())["prompts"] if p["name"] == "q9")
     reference = prompt["hf_fp32"]
     assert min(reference["margin"][:9]) > 0.5 and reference["greedy"][8] == 2, "each of its tokens is clear"
-    model = subprocess.run([ROOT / "script/default-model"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-    server = start(model=model)
+    server = start(model=default_model())
     answer = server.client().with_options(timeout=900).chat.completions.create(
         model="tiny", messages=[{"role": "user", "content": prompt["text"]}], temperature=0, max_tokens=16, extra_body={"return_token_ids": True}
     )

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from conftest import default_model
 from test_cli import BIN, ENVIRONMENT, MODEL, assert_one_line_failure, run
 
 FORMATS = {
@@ -86,10 +87,8 @@ def test_a_quantised_source_is_refused(tmp_path):
 
 
 def test_where_the_tokenizer_of_a_gguf_source_is_to_be_had(tmp_path):
-    source = pathlib.Path.home() / ".cache/tramontane/SmolLM2-135M-Instruct.Q4_1.gguf"
-    if not source.exists():
-        pytest.skip("the default model is not in the cache folder: run script/default-model")
-    result = run("quantize", "--model", str(source), "--to", "bf16", "--out", str(tmp_path / "out"))
+    source = default_model()
+    result = run("quantize", "--model", source, "--to", "bf16", "--out", str(tmp_path / "out"))
     assert result.returncode == 0, result.stderr
     assert f"use it with --tokenizer {source}" in result.stderr
     assert "--tokenizer" not in run("quantize", "--model", MODEL, "--to", "bf16", "--out", str(tmp_path / "tiny")).stderr
