@@ -7,6 +7,8 @@
 namespace tramontane {
 namespace {
 
+#include "cpu/linear_sixes_avx512.inc"
+
 struct Isa {
   // 24 accumulators, 4 weight vectors, the row's pair, constants: 32 registers.
   static constexpr int kTilePanels = 4, kTileRows = 6;
@@ -95,12 +97,7 @@ struct Isa {
   }
   template <int J>
   static Pair six_pair(const unsigned char* codes, const Sixes& values) {
-    const __m512i low = _mm512_srli_epi32(load_codes(codes + J / 4 * 64), 4 * (J % 4));
-    const __m512i high = load_codes(codes + 128);
-    const __m512i moved = J < 2 ? _mm512_slli_epi32(high, 4 - 2 * J) : _mm512_srli_epi32(high, 2 * J - 4);
-    const __m512i code = _mm512_or_si512(_mm512_and_si512(low, _mm512_set1_epi16(0x0f)),
-                                         _mm512_and_si512(moved, _mm512_set1_epi16(0x30)));
-    return (Pair)_mm512_permutex2var_epi16(values.lower, code, values.upper);
+    return (Pair)_mm512_permutex2var_epi16(values.lower, six_codes<J>(codes), values.upper);
   }
 };
 
